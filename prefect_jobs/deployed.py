@@ -1,0 +1,67 @@
+"""What a deployment carries: a template, the image it was pinned to, and the version that names both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Self
+
+from prefect_jobs.errors import VersionError
+from prefect_jobs.job import Job
+from prefect_jobs.model import Model
+
+
+class DeployedJob(Model):
+    """A template as it was deployed: nothing in it changes from then on."""
+
+    template: Job
+    image: str | None = None
+    """The image by digest; None where the infrastructure takes none."""
+
+    @property
+    def version(self) -> str:
+        """``<template hash>`` or ``<template hash>-<image digest>``, shortened to 16 and 12 hexadecimal digits.
+
+        The hash covers template and image, so that a changed image is a new version too.
+        """
+        text = json.dumps(_canonical(self.document()), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest if self.image is None else f"{digest}-{self.image.rpartition(':')[2][:12]}"
+
+    def document(self) -> dict[str, Any]:
+        """The mapping that travels as the hidden parameter ``job``."""
+        document: dict[str, Any] = {"name": self.template.name, **self.template.document()}
+        if self.template.project is not None:
+            document["project"] = self.template.project
+        return {"template": document, "image": self.image}
+
+    @classmethod
+    def parse(cls, document: Any, version: str | None) -> Self:
+        """Read what `document` wrote, and hold it against the version that the deployment gave the run.
+
+        Raises:
+            VersionError: the template is not the one that the version names.
+        """
+        try:
+            deployed = cls.model_validate(document)
+        except ValueError as error:
+            raise VersionError(
+                f"the parameter 'job' does not hold a template that this release of prefect-jobs reads: {error}; "
+                "apply the job again, and leave 'job' out of the run's parameters"
+            ) from None
+        if deployed.version != version:
+            raise VersionError(
+                f"the run's template of job {deployed.template.name!r} is version {deployed.version}, but its "
+                f"deployment gave it version {version}: a run cannot replace the template. Leave 'job' out of the "
+                "run's parameters, or apply the changed template"
+            )
+        return deployed
+
+
+def _canonical(value: Any) -> Any:
+    """A JSON value in the one form that survives any database: whole floats are integers."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

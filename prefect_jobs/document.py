@@ -1,0 +1,180 @@
+"""The document ``jobs.yaml``: text to jobs, jobs to text, and where in the text something is wrong."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from prefect_jobs.errors import DocumentError, at_line
+from prefect_jobs.job import Job
+from prefect_jobs.model import LIST, MAPPING, PLAIN, Model
+
+Location = tuple[str | int, ...]
+M = TypeVar("M", bound=Model)
+_MARKS = {PLAIN, LIST, MAPPING}
+
+
+class Document(Model):
+    """What a document holds. The jobs are kept by name; each is checked for itself."""
+
+    project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    """Whose jobs these are: ``apply --prune`` removes only jobs of this project."""
+    jobs: dict[str, dict[str, Any]] = {}
+    """The jobs by name."""
+
+
+def read(path: str | Path) -> list[Job]:
+    """Read the jobs of a file.
+
+    Raises:
+        DocumentError: the file cannot be read, is not YAML, or says something that a job does not take. Every
+            problem is named with file, line, key, what was found and what is expected.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DocumentError([f"{path}: cannot be read: {error.strerror}; name another file"]) from error
+    except UnicodeDecodeError as error:
+        raise DocumentError([f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]) from error
+    return loads(text, file=path)
+
+
+def loads(text: str, *, file: str | Path = "jobs.yaml") -> list[Job]:
+    """Read the jobs of a document's text; ``file`` stands in error messages.
+
+    Raises:
+        DocumentError: as `read`.
+    """
+    source = _Source(text, file)
+    document = source.parse(Document, source.data, ())
+    jobs = []
+    for name, body in document.jobs.items():
+        jobs.append(source.parse(Job, {**body, "name": name, "project": document.project}, ("jobs", name)))
+    source.raise_problems()
+    return jobs
+
+
+def dumps(jobs: Iterable[Job]) -> str:
+    """Write jobs as a document: what was set, as it was written."""
+    jobs = list(jobs)
+    document: dict[str, Any] = {"jobs": {job.name: job.document() for job in jobs}}
+    if jobs and jobs[0].project is not None:
+        document = {"project": jobs[0].project, **document}
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 120
+    yaml.dump(document, stream)
+    return stream.getvalue()
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the document, for editors and other tools."""
+    job = Job.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = job.pop("$defs", {})
+    for hidden in ("name", "project"):
+        job["properties"].pop(hidden)
+    job["required"] = [key for key in job.get("required", []) if key != "name"]
+    job["anyOf"] = [{"required": ["image"]}, {"required": ["command"]}]
+    document = Document.model_json_schema()
+    document["properties"]["jobs"]["additionalProperties"] = {"$ref": "#/$defs/Job"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "prefect-jobs",
+        **{key: value for key, value in document.items() if key != "title"},
+        "$defs": {"Job": job, **definitions},
+    }
+
+
+class _Source:
+    """A document's text with its lines, and the problems found in it so far."""
+
+    def __init__(self, text: str, file: str | Path) -> None:
+        self.file = file
+        self.problems: list[str] = []
+        yaml = YAML(typ="safe", pure=True)
+        try:
+            self.root: Node | None = yaml.compose(text)
+            self.data: Any = YAML(typ="safe", pure=True).load(text)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise DocumentError([f"{at_line(file, line)}: is not YAML: {error.problem or error.context}"]) from None
+        except Exception as error:
+            raise DocumentError([f"{file}: is not YAML: {error}"]) from None
+        if self.data is None:
+            raise DocumentError([f"{at_line(file, 1)}: is empty; expected a mapping with the key 'jobs'"])
+
+    def parse(self, model: type[M], value: Any, location: Location) -> M:
+        """Make a model of a part of the document, or note what is wrong with it."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for found in error.errors(include_url=False, include_context=True):
+                self._note(model, location, found)
+            if not location:
+                self.raise_problems()
+            return model.model_construct()
+
+    def raise_problems(self) -> None:
+        """Refuse the document if anything in it is wrong."""
+        if self.problems:
+            raise DocumentError(self.problems)
+
+    def _note(self, model: type[Model], location: Location, found: Mapping[str, Any]) -> None:
+        where = (*location, *(part for part in found["loc"] if part not in _MARKS and part != "[key]"))
+        keys = where
+        match found["type"]:
+            case "extra_forbidden":
+                expected = f"unknown key; expected one of {', '.join(self._keys(model, where[len(location) : -1]))}"
+            case "missing":
+                expected = "is missing"
+            case _:
+                message = str(found["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+                shown = "" if isinstance(found["input"], dict | list | Model) else f", found {found['input']!r}"
+                expected = message[0].lower() + message[1:] + (shown if shown not in message else "")
+        path = ".".join(str(part) for part in keys) or "the document"
+        self.problems.append(f"{at_line(self.file, self._line(where))}: {path}: {expected}")
+
+    @staticmethod
+    def _keys(model: type[Model], path: Location) -> list[str]:
+        """The keys that a mapping at a path below a model takes."""
+        from prefect_jobs.job import Concurrency, Logging, Retries, Schedule, Timeouts
+        from prefect_jobs.parameters import Parameter
+        from prefect_jobs.spec import Security, Shape
+
+        below: dict[str | int, type[Model]] = {
+            "retries": Retries, "timeout": Timeouts, "concurrency": Concurrency, "schedules": Schedule,
+            "logging": Logging, "parameters": Parameter, "shape": Shape, "security": Security,
+        }  # fmt: skip
+        chosen = below.get(path[0], model) if path else model
+        return [name for name, field in chosen.model_fields.items() if not field.exclude]
+
+    def _line(self, where: Location) -> int:
+        """The line of the deepest part of a location that the text has, from 1."""
+        node, line = self.root, 1
+        for part in where:
+            found = _child(node, part)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+
+def _child(node: Node | None, part: str | int) -> tuple[int, Node] | None:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.value == str(part):
+                return key.start_mark.line + 1, value
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        item = node.value[part]
+        return item.start_mark.line + 1, item
+    return None

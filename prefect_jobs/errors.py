@@ -1,0 +1,77 @@
+"""Every error a person can meet, split by what that person should do.
+
+    JobError
+    ├── TemplateError            mend the job template
+    │   ├── DocumentError        … at this file, line and key
+    │   └── NotAllowedError      … or open it on the infrastructure block
+    ├── OverrideError            start the run with other values
+    ├── VersionError             start the run from its deployment, without touching the template
+    ├── NotFoundError            name something that is there
+    ├── MissingExtraError        install the named extra
+    └── InfrastructureError      wait, or mend the engine
+        ├── EngineUnavailable    the engine did not answer; nothing is known about the container
+        └── ImageUnavailable     the image cannot be had; trying again does not help
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class JobError(Exception):
+    """Base of all errors of prefect-jobs."""
+
+
+class TemplateError(JobError, ValueError):
+    """The job template is wrong; nothing was started and nothing was changed."""
+
+
+class DocumentError(TemplateError):
+    """One or more places of a document are wrong.
+
+    ``problems`` holds a line for each: file, line, key, what was found, what is expected.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class NotAllowedError(TemplateError):
+    """A job asks for more than its infrastructure block allows."""
+
+
+class OverrideError(JobError, ValueError):
+    """A run asks for a value that its job does not take."""
+
+
+class VersionError(JobError):
+    """The template that came with a run is not the one that its deployment version names."""
+
+
+class NotFoundError(JobError, LookupError):
+    """Prefect's API knows no such job, run or block."""
+
+
+class MissingExtraError(JobError, ImportError):
+    """An optional dependency is not installed; the message holds the command that installs it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}, which is not installed: pip install 'prefect-jobs[{extra}]'")
+
+
+class InfrastructureError(JobError):
+    """The infrastructure failed; the job itself may be fine."""
+
+
+class EngineUnavailable(InfrastructureError):
+    """The engine did not answer. Never an outcome: the container may well be running."""
+
+
+class ImageUnavailable(InfrastructureError):
+    """The image is missing, refused or misnamed; the engine's own words are in the message."""
+
+
+def at_line(file: str | Path, line: int) -> str:
+    """Where in a file, in the form that editors and terminals turn into a link."""
+    return f"{file}:{line}"

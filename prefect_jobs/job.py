@@ -1,0 +1,313 @@
+"""The job template: one YAML mapping, one Python object, one Prefect deployment."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, Tag, field_validator, model_validator
+
+from prefect_jobs import parameters as typed
+from prefect_jobs._upstairs import upstairs
+from prefect_jobs.errors import TemplateError
+from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model
+from prefect_jobs.parameters import Parameter, Value
+from prefect_jobs.quantities import Duration
+from prefect_jobs.spec import RESERVED_ENVIRONMENT, Mount, PullPolicy, Security, Shape
+
+# What a run may override, beside its typed parameters; ``job`` carries the template itself.
+OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure")
+RESERVED_PARAMETERS = frozenset({"job", *OVERRIDES, "inputs", "store", "checkpoint", "image", "index", "count"})
+
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BLOCK = re.compile(r"(process|docker|kubernetes)(/[a-z0-9]+(-[a-z0-9]+)*)?")
+_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError("expected a string or a number; put it in quotes")
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"expected a list of strings, such as [{', '.join(value.split())}]")
+    return value
+
+
+def check_environment_name(name: str) -> str:
+    """Refuse a name that is no environment variable, or one that prefect-jobs sets itself."""
+    if not _ENVIRONMENT_NAME.fullmatch(name):
+        raise ValueError("expected the name of an environment variable: letters, digits and underscores")
+    if name in RESERVED_ENVIRONMENT:
+        raise ValueError("prefect-jobs sets this name itself and nobody overrides it; choose another one")
+    return name
+
+
+def check_infrastructure(reference: str) -> str:
+    """Refuse what is not ``type`` or ``type/block-name``."""
+    if not _BLOCK.fullmatch(reference):
+        raise ValueError("expected a type and the name of its block: process, docker, docker/local, kubernetes/gpu …")
+    return reference
+
+
+Count = Annotated[int, Field(ge=0)]
+Limit = Annotated[int, Field(ge=1)]
+Argument = Annotated[str | int | float, BeforeValidator(_argument)]
+Words = Annotated[list[Argument], BeforeValidator(_words)]
+EnvironmentName = Annotated[str, AfterValidator(check_environment_name)]
+Environment = dict[EnvironmentName, Argument]
+InfrastructureName = Annotated[
+    str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local", "kubernetes/gpu"])
+]
+
+
+class Retries(Model):
+    """How often an attempt is followed by another, and after how long."""
+
+    failures: int = Field(default=0, ge=0)
+    """Retries after the job's own failures: exit codes, out of memory, timeouts."""
+    infrastructure: int = Field(default=0, ge=0)
+    """Retries after failures of the infrastructure: evicted, preempted, lost, killed, unschedulable."""
+    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[list[Duration], Tag(LIST)], ByKind] = Duration(0)
+    """How long to wait before a retry; a list is the delay of the first, second, … and the last repeats."""
+    jitter: float = Field(default=0.0, ge=0)
+    """Spread of the delay: 0.2 waits up to 20 % longer or shorter."""
+    never_on: list[int] = []
+    """Exit codes that are never retried."""
+
+    @property
+    def delays(self) -> list[float]:
+        """The delays in seconds."""
+        delays = self.delay if isinstance(self.delay, list) else [self.delay]
+        return [delay.seconds for delay in delays]
+
+
+class Timeouts(Model):
+    """How long a run may take. A phase that is not named has no limit."""
+
+    attempt: Duration | None = None
+    """One attempt, from the container's start."""
+    total: Duration | None = None
+    """All attempts and the waits between them."""
+    start: Duration | None = None
+    """Until the container has started: pull, queueing and scheduling."""
+
+
+class Concurrency(Model):
+    """How many runs of the job go at once."""
+
+    limit: int = Field(ge=1)
+    """The most runs at one time."""
+    beyond: Literal["queue", "refuse"] = "queue"
+    """What happens to a run past the limit: it waits, or it is cancelled."""
+
+
+class Schedule(Model):
+    """When the job starts by itself. Exactly one of cron, interval and rrule."""
+
+    cron: str | None = None
+    """A cron expression of five fields, such as "0 8 * * *"."""
+    interval: Duration | None = None
+    """The time from one run to the next."""
+    rrule: str | None = None
+    """A recurrence rule of RFC 5545."""
+    timezone: str = "UTC"
+    """An IANA time zone, such as Europe/Berlin."""
+    parameters: dict[str, Any] = {}
+    """Typed parameters and overrides of the runs that this schedule starts."""
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str | None) -> str | None:
+        if cron is not None and not cron.startswith("@") and len(cron.split()) != 5:
+            raise ValueError("expected a cron expression of five fields, such as '0 8 * * *'")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_timezone(cls, name: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(name)
+        except Exception:
+            raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin") from None
+        return name
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Schedule:
+        kinds = [kind for kind in ("cron", "interval", "rrule") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"expected exactly one of cron, interval and rrule, found {' and '.join(kinds) or 'none'}")
+        if self.interval is not None and self.interval.seconds <= 0:
+            raise ValueError("expected an interval above zero")
+        return self
+
+
+class Logging(Model):
+    """Where the container's lines go."""
+
+    prefect: bool = True
+    """Whether they go to the run's log in Prefect."""
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least level that goes to Prefect: stdout is INFO, stderr is WARNING."""
+
+
+class Job(Model):
+    """A job: what runs, where, with what, and when.
+
+    Example:
+        >>> job = Job(name="hello", image="busybox:1", command=["echo", "{{ who }}"],
+        ...           parameters={"who": Parameter(default="world")})
+    """
+
+    name: str = Field(pattern=_NAME, exclude=True)
+    """The name: its deployment is job/<name>."""
+    project: str | None = Field(default=None, pattern=_NAME, exclude=True)
+    """The project of the file that it came from; pruning stays inside a project."""
+    description: str | None = None
+    """What it does; shown in the Prefect UI."""
+    infrastructure: InfrastructureName = "process"
+    """Where it runs: a block's type, or type/name. Without a name: that type's defaults."""
+    image: str | None = Field(default=None, min_length=1, examples=["iris:1"])
+    """The container image. A process needs none."""
+    command: Words | None = Field(default=None, min_length=1)
+    """Replaces the image's entrypoint. ``{{ name }}`` is the value of a parameter."""
+    args: Words | None = None
+    """Arguments of the command, or of the image's entrypoint. ``{{ name }}`` as in the command."""
+    env: Environment = {}
+    """Environment variables. A name with a leading underscore cannot be overridden by a run."""
+    secrets: dict[EnvironmentName, str] = {}
+    """Environment variable: name of the Prefect Secret block that holds its value."""
+    parameters: dict[str, Parameter] = {}
+    """What a run may be asked for: the run form, and environment variables of the container."""
+    shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] = Shape()
+    """CPU, memory, GPU, shared memory; or the name of a shape that the infrastructure defines."""
+    volumes: dict[str, str] = {}
+    """Volume name, or absolute path of a host folder: path in the container, with :ro for read-only."""
+    security: Security = Security()
+    """Rights beyond those of a plain container."""
+    pull_policy: PullPolicy = "IfNotPresent"
+    """When the image is pulled."""
+    retries: Annotated[Annotated[Count, Tag(PLAIN)] | Annotated[Retries, Tag(MAPPING)], ByKind] = 0
+    """Retries of a failed attempt; a number is as many of each cause."""
+    timeout: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] = Timeouts()
+    """Timeouts; a single duration is that of one attempt."""
+    grace_period: Duration = Duration("10s")
+    """Time between SIGTERM and SIGKILL when a container is stopped."""
+    concurrency: Annotated[Annotated[Limit, Tag(PLAIN)] | Annotated[Concurrency, Tag(MAPPING)], ByKind] | None = None
+    """How many runs at once; a number queues those beyond it."""
+    schedules: list[Schedule] = []
+    """When it starts by itself."""
+    logging: Logging = Logging()
+    """Where its output goes."""
+    tags: list[str] = []
+    """Tags of the deployment and of its runs."""
+
+    @field_validator("volumes")
+    @classmethod
+    def _volumes_have_paths(cls, volumes: dict[str, str]) -> dict[str, str]:
+        for source, target in volumes.items():
+            path, _, mode = target.partition(":")
+            if not path.startswith("/") or mode not in ("", "ro", "rw"):
+                raise ValueError(f"{source!r}: expected an absolute path such as /scratch or /scratch:ro, found {target!r}")
+            if not source.startswith("/") and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", source):
+                raise ValueError(f"{source!r}: expected a volume's name or the absolute path of a host folder")
+            if ".." in source.split("/") or ".." in path.split("/"):
+                raise ValueError(f"{source!r}: expected a path without '..'")
+        return volumes
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Job:
+        if self.image is None and self.command is None:
+            raise ValueError("expected an image, a command, or both")
+        for name in self.parameters:
+            try:
+                typed.check_name(name, RESERVED_PARAMETERS)
+                check_environment_name(name)
+            except (TemplateError, ValueError) as error:
+                raise ValueError(f"parameters: {name}: {error}") from None
+        for word in [*(self.command or []), *(self.args or [])]:
+            for name in sorted(typed.references(str(word)) - self.parameters.keys()):
+                known = ", ".join(self.parameters) or "none"
+                raise ValueError(f"{{{{ {name} }}}} in {word!r} names no parameter; the job has: {known}")
+        for name in self.secrets.keys() & (self.env.keys() | self.parameters.keys()):
+            raise ValueError(f"{name!r} is a secret and also set in env or parameters; keep one")
+        for number, schedule in enumerate(self.schedules, 1):
+            self._check_schedule(number, schedule)
+        return self
+
+    def _check_schedule(self, number: int, schedule: Schedule) -> None:
+        for name, value in schedule.parameters.items():
+            where = f"schedules: {number}: parameters: {name}"
+            if name in OVERRIDES:
+                continue
+            if name not in self.parameters:
+                raise ValueError(f"{where}: no such parameter; the job has: {', '.join(self.parameters) or 'none'}")
+            if problem := self.parameters[name].problem_with(value):
+                raise ValueError(f"{where}: {problem}")
+        for name, parameter in self.parameters.items():
+            if parameter.required and name not in schedule.parameters:
+                raise ValueError(f"schedules: {number}: parameters: {name} has no default, so the schedule must give it")
+
+    @property
+    def retry_policy(self) -> Retries:
+        """The retries, spelled out."""
+        if isinstance(self.retries, Retries):
+            return self.retries
+        return Retries(failures=self.retries, infrastructure=self.retries)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts, spelled out."""
+        return timeouts(self.timeout)
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """The volumes, spelled out."""
+        return [
+            Mount(source=source, target=target.partition(":")[0], read_only=target.endswith(":ro"))
+            for source, target in self.volumes.items()
+        ]
+
+    @property
+    def concurrency_policy(self) -> Concurrency | None:
+        """The concurrency limit, spelled out."""
+        return Concurrency(limit=self.concurrency) if isinstance(self.concurrency, int) else self.concurrency
+
+    def document(self) -> dict[str, Any]:
+        """The mapping that stands below the job's name in a document: what was set, as it was written."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def defaults(self) -> dict[str, Value]:
+        """The parameters that have a default, with it."""
+        return {name: p.default for name, p in self.parameters.items() if p.default is not None}
+
+    def apply(self, *, work_pool: str | None = "jobs") -> Any:
+        """Make or update the deployment ``job/<name>``; the same template changes nothing.
+
+        Returns the change that was made; in a running event loop, an awaitable of it. ``work_pool`` is made as a pool
+        of type ``process`` where it is missing.
+        """
+        return upstairs("prefect_jobs.deployments.apply:apply_job")(self, work_pool=work_pool)
+
+    def run(self, **request: Any) -> Any:
+        """Start a run of the job's deployment and return its `JobRun`; in a running event loop, an awaitable of it.
+
+        Keywords are typed parameters and the overrides ``env``, ``args``, ``command``, ``shape``, ``timeout`` and
+        ``infrastructure``; ``run_name`` and ``run_tags`` name and tag the run.
+        """
+        return upstairs("prefect_jobs.deployments.runs:start_run")(self.name, **request)
+
+    def to_deployment(self) -> Any:
+        """A deployment for ``prefect.serve(...)``, which runs the job in this process without a worker."""
+        return upstairs("prefect_jobs.deployments.serving:to_deployment")(self)
+
+
+def timeouts(value: Duration | Timeouts) -> Timeouts:
+    """A timeout, spelled out: a single duration is that of one attempt."""
+    return Timeouts(attempt=value) if isinstance(value, Duration) else value

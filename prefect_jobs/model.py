@@ -1,0 +1,28 @@
+"""The base of all models of the document: frozen, and strict about unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator
+
+
+class Model(BaseModel):
+    """A value that a person wrote: parsed once, never changed, never coerced."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+# A key that has a short form (a number, a text) and a long one (a mapping, a list) says by its kind which it is, so
+# that an error speaks of the form that was written. The marks stand in the error's location and are left out of it.
+PLAIN, LIST, MAPPING = "<plain>", "<list>", "<mapping>"
+
+
+def kind_of(value: Any) -> str:
+    """Which form of a key a value is."""
+    if isinstance(value, dict | BaseModel):
+        return MAPPING
+    return LIST if isinstance(value, list) else PLAIN
+
+
+ByKind = Discriminator(kind_of)

@@ -1,0 +1,180 @@
+"""Typed parameters of a job: what a run may be asked for, checked before it starts.
+
+The vocabulary is JSON Schema's, because the same definition becomes the run form of the Prefect UI.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from prefect_jobs.errors import OverrideError, TemplateError
+from prefect_jobs.model import Model
+
+Scalar = str | int | float | bool
+Value = Scalar | list[Scalar]
+ParameterType = Literal["string", "number", "integer", "boolean", "list"]
+
+PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def has_type(value: Any, expected: str) -> bool:
+    """Whether a value is of a JSON type; a boolean is not a number."""
+    match expected:
+        case "string":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, list)
+
+
+class Parameter(Model):
+    """One typed parameter; without a default it is required."""
+
+    type: ParameterType = "string"
+    """What kind of value it takes."""
+    description: str | None = None
+    """Shown beside the field of the run form."""
+    default: Value | None = None
+    """Used where a run gives none; without it a run must give one."""
+    enum: list[Scalar] | None = Field(default=None, min_length=1)
+    """The only values allowed (for a list: the only values of its items)."""
+    minimum: float | None = None
+    """The smallest number allowed."""
+    maximum: float | None = None
+    """The largest number allowed."""
+    pattern: str | None = None
+    """A regular expression that a string must match somewhere."""
+    items: Literal["string", "number", "integer", "boolean"] = "string"
+    """The type of a list's items."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Parameter:
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from None
+            if self.type != "string":
+                raise ValueError(f"pattern belongs to a string, not to type {self.type!r}")
+        if (self.minimum is not None or self.maximum is not None) and self.type not in ("number", "integer"):
+            raise ValueError(f"minimum and maximum belong to a number or an integer, not to type {self.type!r}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        if "items" in self.model_fields_set and self.type != "list":
+            raise ValueError(f"items belongs to a list, not to type {self.type!r}")
+        scalar_type = self.items if self.type == "list" else self.type
+        for choice in self.enum or []:
+            if not has_type(choice, scalar_type):
+                raise ValueError(f"enum value {choice!r} is not of type {scalar_type!r}")
+        if self.default is not None and (problem := self.problem_with(self.default)):
+            raise ValueError(f"default {self.default!r} is wrong: {problem}")
+        return self
+
+    @property
+    def required(self) -> bool:
+        """Whether a run must give a value."""
+        return self.default is None
+
+    def problem_with(self, value: Any) -> str | None:
+        """What is wrong with a value, or None; says what is expected."""
+        if not has_type(value, self.type):
+            return f"expected type {self.type!r}, found {type(value).__name__}"
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(value, list) and not has_type(item, self.items):
+                return f"expected items of type {self.items!r}, found {item!r}"
+            if self.enum is not None and item not in self.enum:
+                return f"expected one of {', '.join(map(repr, self.enum))}, found {item!r}"
+        if self.minimum is not None and value < self.minimum:
+            return f"expected at least {self.minimum:g}"
+        if self.maximum is not None and value > self.maximum:
+            return f"expected at most {self.maximum:g}"
+        if self.pattern is not None and not re.search(self.pattern, value):
+            return f"expected a match of {self.pattern!r}"
+        return None
+
+    def json_schema(self) -> dict[str, Any]:
+        """The parameter as JSON Schema, as the run form and the server's check take it."""
+        schema: dict[str, Any] = {"type": "array" if self.type == "list" else self.type}
+        scalar: dict[str, Any] = {} if self.enum is None else {"enum": list(self.enum)}
+        if self.type == "list":
+            schema["items"] = {"type": self.items, **scalar}
+        else:
+            schema |= scalar
+        for key in ("description", "default", "minimum", "maximum", "pattern"):
+            if (value := getattr(self, key)) is not None:
+                schema[key] = value
+        return schema
+
+
+Parameters = dict[str, Parameter]
+
+
+def check_name(name: str, taken: frozenset[str]) -> None:
+    """Refuse a parameter name that cannot be an environment variable, or that means something else.
+
+    Raises:
+        TemplateError: with the name and what is expected.
+    """
+    if not PARAMETER_NAME.fullmatch(name):
+        raise TemplateError(f"parameter {name!r}: expected a letter, then letters, digits and underscores")
+    if name in taken:
+        raise TemplateError(f"parameter {name!r}: the name belongs to a run's override; choose another one")
+
+
+def resolve(parameters: Parameters, given: dict[str, Any], job: str) -> dict[str, Value]:
+    """The value of every parameter of a run: what was given, else the default.
+
+    Raises:
+        OverrideError: an unknown name, a wrong value or a missing one; the message names it.
+    """
+    if unknown := sorted(given.keys() - parameters.keys()):
+        known = ", ".join(parameters) or "none"
+        raise OverrideError(f"job {job!r} has no parameter {', '.join(map(repr, unknown))}; it has: {known}")
+    values: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        value = given.get(name)
+        value = parameter.default if value is None else value
+        if value is None:
+            raise OverrideError(f"job {job!r} needs a value for parameter {name!r}, which has no default")
+        if problem := parameter.problem_with(value):
+            raise OverrideError(f"parameter {name!r} of job {job!r}: {value!r} is not allowed: {problem}")
+        values[name] = value
+    return values
+
+
+def as_text(value: Value) -> str:
+    """A value as it stands in an environment variable or an argument: strings as they are, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+_REFERENCE = re.compile(r"\{\{\s*([A-Za-z_][\w.]*)\s*\}\}")
+
+
+def references(text: str) -> set[str]:
+    """The names that ``{{ name }}`` refers to in a text."""
+    return set(_REFERENCE.findall(text))
+
+
+def substitute(text: str, values: dict[str, Value]) -> str:
+    """A text with each ``{{ name }}`` replaced by the parameter's value; everything else stays as it is.
+
+    Raises:
+        OverrideError: a name that is no parameter.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(values) or "none"
+            raise OverrideError(f"{match[0]} in {text!r} names no parameter; the job has: {known}")
+        return as_text(values[match[1]])
+
+    return _REFERENCE.sub(value_of, text)

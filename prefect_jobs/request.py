@@ -1,0 +1,150 @@
+"""A run's request: typed parameters and overrides, and the container they make of a job's template."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Tag, ValidationError
+
+from prefect_jobs import parameters as typed
+from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.errors import OverrideError
+from prefect_jobs.job import OVERRIDES, Environment, InfrastructureName, Job, Timeouts, Words, timeouts
+from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
+from prefect_jobs.parameters import Value
+from prefect_jobs.quantities import Duration
+from prefect_jobs.spec import ContainerSpec, Shape
+
+
+class Overrides(Model):
+    """What a run changes for itself; the template stays as it is. None changes nothing."""
+
+    env: Environment | None = None
+    """Environment variables, added to the job's or in place of them."""
+    args: Words | None = None
+    """Arguments in place of the job's."""
+    command: Words | None = None
+    """The command in place of the job's."""
+    shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] | None = None
+    """The shape; of a mapping only the keys that are set replace the job's."""
+    timeout: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] | None = None
+    """The timeouts; of a mapping only the keys that are set replace the job's."""
+    infrastructure: InfrastructureName | None = None
+    """Where this run runs."""
+
+
+class Request(Model):
+    """Everything that a run asks for."""
+
+    parameters: dict[str, Value] = {}
+    overrides: Overrides = Overrides()
+
+    @classmethod
+    def parse(cls, job: Job, given: dict[str, Any]) -> Request:
+        """Sort a run's parameters into typed parameters and overrides, and check both against the job.
+
+        An empty override (an empty text, list or mapping, as a form sends it) changes nothing.
+
+        Raises:
+            OverrideError: the message names what is wrong and what is expected.
+        """
+        asked = {name: given[name] for name in OVERRIDES if given.get(name) not in (None, "", [], {})}
+        try:
+            overrides = Overrides.model_validate(asked)
+        except ValidationError as error:
+            raise OverrideError(_describe(job, error)) from None
+        _check_environment(job, overrides.env or {})
+        values = typed.resolve(
+            job.parameters, {name: value for name, value in given.items() if name not in OVERRIDES}, job.name
+        )
+        return cls(parameters=values, overrides=overrides)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The overrides that the run made, for its log."""
+        return self.overrides.model_dump(mode="json", exclude_unset=True)
+
+
+def _describe(job: Job, error: ValidationError) -> str:
+    problems = []
+    for found in error.errors(include_url=False):
+        where = ".".join(str(part) for part in found["loc"] if part not in (PLAIN, MAPPING, "[key]"))
+        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        problems.append(f"override {where!r} of job {job.name!r}: {message}")
+    return "; ".join(problems)
+
+
+def _check_environment(job: Job, env: dict[str, str | int | float]) -> None:
+    for name in env:
+        if name.startswith("_"):
+            raise OverrideError(
+                f"environment variable {name!r}: a leading underscore marks it as internal, so a run of job "
+                f"{job.name!r} cannot set it; set it in the template"
+            )
+        if name in job.secrets:
+            raise OverrideError(
+                f"environment variable {name!r} is a secret of job {job.name!r}: a run cannot set it in plain text; "
+                f"change the Prefect Secret block {job.secrets[name]!r}"
+            )
+
+
+def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
+    """The container that a run makes of its template; its shape may still be a name (see `shape_name`)."""
+    job, overrides = deployed.template, request.overrides
+    limits = _timeouts(job, overrides)
+    return ContainerSpec(
+        image=deployed.image or job.image,
+        command=_words(overrides.command or job.command, request.parameters),
+        args=_words(overrides.args if overrides.args is not None else job.args, request.parameters),
+        env={
+            **{name: str(value) for name, value in job.env.items()},
+            **{name: typed.as_text(value) for name, value in request.parameters.items()},
+            **{name: str(value) for name, value in (overrides.env or {}).items()},
+        },
+        secrets=job.secrets,
+        mounts=job.mounts,
+        security=job.security,
+        pull_policy=job.pull_policy,
+        grace_seconds=job.grace_period.seconds,
+        start_timeout=limits.start.seconds if limits.start else None,
+        attempt_timeout=limits.attempt.seconds if limits.attempt else None,
+    )
+
+
+def shape(job: Job, overrides: Overrides, shapes: dict[str, Shape], where: str) -> Shape:
+    """The compute shape of a run: the job's, changed by the run's; names are looked up in ``shapes``.
+
+    Raises:
+        OverrideError: a name that the infrastructure ``where`` does not define.
+    """
+
+    def named(value: str | Shape) -> Shape:
+        if isinstance(value, Shape):
+            return value
+        if value not in shapes:
+            raise OverrideError(f"shape {value!r}: {where} defines {', '.join(shapes) or 'no shapes'}")
+        return shapes[value]
+
+    asked = overrides.shape
+    if asked is None:
+        return named(job.shape)
+    if isinstance(asked, str):
+        return named(asked)
+    return named(job.shape).model_copy(update={key: getattr(asked, key) for key in asked.model_fields_set})
+
+
+def _timeouts(job: Job, overrides: Overrides) -> Timeouts:
+    if overrides.timeout is None:
+        return job.timeouts
+    asked = timeouts(overrides.timeout)
+    return job.timeouts.model_copy(update={key: getattr(asked, key) for key in asked.model_fields_set})
+
+
+def total_timeout(job: Job, overrides: Overrides) -> float | None:
+    """Seconds for all attempts of a run together, or None."""
+    total = _timeouts(job, overrides).total
+    return None if total is None else total.seconds
+
+
+def _words(words: list[str | int | float] | None, values: dict[str, Value]) -> list[str] | None:
+    return None if words is None else [typed.substitute(str(word), values) for word in words]
