@@ -1,0 +1,17 @@
+"""Floor 1: where a container runs and where its state lives. Prefect blocks and the engines behind them.
+
+Imported by Prefect when it looks for collections, so importing it is cheap: engines are imported when they are used.
+Nothing here knows flows or deployments, and nothing decides what becomes of a run.
+"""
+
+from importlib.util import find_spec
+
+from prefect_jobs.blocks.infrastructure import Infrastructure
+from prefect_jobs.blocks.process import Process
+
+__all__ = ["Infrastructure", "Process"]
+
+if find_spec("prefect_docker") is not None:
+    from prefect_jobs.blocks.docker import Docker as Docker
+
+    __all__ += ["Docker"]

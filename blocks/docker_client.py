@@ -1,0 +1,86 @@
+"""Talking to a Docker engine: which errors mean that it is away, and asking again until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiodocker
+import aiohttp
+
+from prefect_jobs.errors import EngineUnavailable
+
+T = TypeVar("T")
+
+logger = logging.getLogger("prefect_jobs.docker")
+
+# What the client raises when the engine is not there: not started, restarting, or its socket closed half-way.
+AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 10.0
+
+
+def client_for(url: str | None) -> aiodocker.Docker:
+    """A client of the engine at a URL, or of the one that the environment names.
+
+    Raises:
+        EngineUnavailable: the environment names none and there is no local socket.
+    """
+    try:
+        return aiodocker.Docker(url=url)
+    except (AssertionError, ValueError, OSError) as error:
+        raise EngineUnavailable(
+            f"there is no Docker engine at {url or 'DOCKER_HOST, the current Docker context, or a local socket'}"
+            f"{f' ({error})' if str(error) else ''}; start one, or set the host of the docker block"
+        ) from error
+
+
+def delays() -> AsyncIterator[None]:
+    """Waits that grow from a fifth of a second to ten: one before each further attempt."""
+
+    async def wait() -> AsyncIterator[None]:
+        delay = _FIRST_DELAY
+        while True:
+            yield
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    return wait()
+
+
+async def insist(ask: Callable[[], Awaitable[T]], what: str) -> T:
+    """Ask the engine until it answers; an answer may be an error of the API."""
+    async for _ in delays():
+        try:
+            return await ask()
+        except AWAY as error:
+            logger.warning("The Docker engine did not answer (%s: %r); asking again", what, error)
+        except aiodocker.DockerError as error:
+            if error.status < 500:
+                raise
+            logger.warning("The Docker engine failed to %s (%s); asking again", what, error.message)
+    raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def request(client: aiodocker.Docker, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A raw request of the engine's API, for what the client library has no call for.
+
+    Raises:
+        aiodocker.DockerError: the engine answered with an error.
+    """
+    # The first call of the library finds out which version of the API the engine speaks.
+    if client.api_version == "auto":
+        await client.version()
+    url = f"{client.docker_host}/{client.api_version}/{path}"
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
+    async with client.session.request(method, url, timeout=timeout, **options) as response:
+        if response.status >= 400:
+            try:
+                message = (await response.json())["message"]
+            except (ValueError, KeyError, aiohttp.ContentTypeError):
+                message = await response.text()
+            raise aiodocker.DockerError(response.status, message)
+        yield response

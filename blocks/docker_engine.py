@@ -1,0 +1,347 @@
+"""Runs attempts as containers of a Docker engine; the engine's unique container names make each start once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import aiodocker
+
+from prefect_jobs.blocks import docker_logs
+from prefect_jobs.blocks.docker_client import AWAY, client_for, delays, insist, request
+from prefect_jobs.blocks.docker_images import Images
+from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
+from prefect_jobs.errors import EngineUnavailable, InfrastructureError
+from prefect_jobs.outcome import Outcome, Reason
+from prefect_jobs.spec import ContainerSpec, Identity, Places, PullPolicy
+
+if TYPE_CHECKING:
+    from prefect_jobs.blocks.docker import Docker
+
+logger = logging.getLogger("prefect_jobs.docker")
+
+_MINE = "prefect-jobs/run-id"
+_PLACES = Places()
+
+
+class Connection:
+    """A client and the one event stream that tells all its containers' ends."""
+
+    def __init__(self, client: aiodocker.Docker) -> None:
+        self.client = client
+        self.users = 0
+        self._ended: dict[str, asyncio.Event] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def end_of(self, container_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the container may have ended; ask the engine whether it has."""
+        event = self._ended.setdefault(container_id, asyncio.Event())
+        event.set()
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
+        try:
+            yield event
+        finally:
+            self._ended.pop(container_id, None)
+
+    async def _watch(self) -> None:
+        filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [_MINE]})
+        async for _ in delays():
+            with contextlib.suppress(*AWAY, aiodocker.DockerError):
+                async with request(self.client, "GET", "events", params={"filters": filters}) as response:
+                    # Whatever ended while nobody listened is found by asking once.
+                    for event in self._ended.values():
+                        event.set()
+                    async for line in response.content:
+                        if event := self._ended.get(json.loads(line)["Actor"]["ID"]):
+                            event.set()
+
+    async def close(self) -> None:
+        """Stop listening and let go of the sockets."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self.client.close()
+
+
+_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, Connection]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def connected(block: Docker) -> AsyncIterator[DockerEngine]:
+    """The engine of a block; the connection is shared in an event loop and closed by its last user."""
+    url = block.host.base_url if block.host is not None else None
+    shared = _connections.setdefault(asyncio.get_running_loop(), {})
+    connection = shared.get(url)
+    if connection is None:
+        connection = shared[url] = Connection(client_for(url))
+    connection.users += 1
+    try:
+        yield DockerEngine(block, connection)
+    finally:
+        connection.users -= 1
+        if connection.users == 0:
+            del shared[url]
+            await connection.close()
+
+
+class DockerEngine(Engine):
+    """Containers of one Docker engine."""
+
+    def __init__(self, block: Docker, connection: Connection) -> None:
+        self.block = block
+        self.connection = connection
+        self.client = connection.client
+        self.images = Images(self.client, block.registry)
+
+    async def pin(self, image: str, pull_policy: PullPolicy) -> str | None:
+        """The image's digest, from the engine or through it from the registry."""
+        return await self.images.pin(image, pull_policy)
+
+    async def launch(self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell) -> Container:
+        """Create and start the container of an attempt, or attach to it."""
+        assert spec.image is not None
+        async for _ in delays():
+            try:
+                container = await self._create(spec, identity, secrets, tell)
+                await self._start(container)
+                break
+            except AWAY as error:
+                tell(f"The Docker engine does not answer, asking again: {error!r}")
+            except aiodocker.DockerError as error:
+                if error.status < 500:
+                    raise InfrastructureError(
+                        f"the Docker engine refused the container of job {identity.job!r}: {error.message}"
+                    ) from error
+                tell(f"The Docker engine failed to start the container, trying again: {error.message}")
+        return DockerContainer(self.connection, container.id, identity)
+
+    async def _create(
+        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+    ) -> aiodocker.containers.DockerContainer:
+        """The container by its name: made now, or there already."""
+        assert spec.image is not None
+        name = identity.container_name
+        with contextlib.suppress(_NotThere):
+            return await self._get(name)
+        await self.images.provide(spec.image, spec.pull_policy, tell)
+        try:
+            container = await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
+        except aiodocker.DockerError as error:
+            if error.status == 409:
+                return await self._get(name)
+            raise
+        await container.put_archive("/", _folders())
+        return container
+
+    async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
+        try:
+            await container.start()
+        except aiodocker.DockerError as error:
+            found = await container.show()
+            if found["State"]["ExitCode"] != 0:  # The command cannot be run: 126 or 127, which `wait` reports.
+                return
+            if _is_refusal(error):
+                raise aiodocker.DockerError(400, error.message) from error
+            raise
+
+    async def _get(self, name: str) -> aiodocker.containers.DockerContainer:
+        try:
+            return await self.client.containers.get(name)
+        except aiodocker.DockerError as error:
+            if error.status == 404:
+                raise _NotThere from None
+            raise
+
+    async def containers(self) -> list[Found]:
+        """Every container that carries this project's labels."""
+        try:
+            found = await self.client.containers.list(all=1, filters=json.dumps({"label": [_MINE]}))
+        except AWAY as error:
+            raise EngineUnavailable(f"the Docker engine did not answer: {error!r}") from error
+        return [
+            Found(
+                UUID(container["Labels"][_MINE]),
+                int(container["Labels"]["prefect-jobs/attempt"]),
+                container["Labels"]["prefect-jobs/job"],
+                container["State"] == "running",
+            )
+            for container in found
+        ]
+
+    async def release(self, run_id: UUID) -> None:
+        """Remove the run's checkpoint volume."""
+        with contextlib.suppress(aiodocker.DockerError):
+            await insist(lambda: self._delete_volume(checkpoint_volume(run_id)), "remove a volume")
+
+    async def _delete_volume(self, name: str) -> None:
+        volume = await self.client.volumes.get(name)
+        await volume.delete()
+
+
+class DockerContainer(Container):
+    """One container of a Docker engine."""
+
+    def __init__(self, connection: Connection, container_id: str, identity: Identity) -> None:
+        self.connection = connection
+        self.id = container_id
+        self.identity = identity
+        self.handle = connection.client.containers.container(container_id)
+
+    def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
+        """The engine's log of the container."""
+        return docker_logs.lines(self.connection.client, self.id, after)
+
+    async def wait(self) -> Outcome:
+        """Wait for the engine's event, then ask it how the container ended."""
+        async with self.connection.end_of(self.id) as may_have_ended:
+            while True:
+                await may_have_ended.wait()
+                may_have_ended.clear()
+                try:
+                    found = await insist(self.handle.show, "look at a container")
+                except aiodocker.DockerError as error:
+                    if error.status != 404:
+                        raise
+                    return self._outcome(
+                        Reason.LOST, message="somebody removed the container while it ran; start the run again"
+                    )
+                state = found["State"]
+                if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
+                    return self._ended(found)
+
+    def _ended(self, found: dict[str, Any]) -> Outcome:
+        state = found["State"]
+        code = int(state["ExitCode"])
+        reason, message = (Reason.SUCCEEDED if code == 0 else Reason.FAILED), str(state.get("Error") or "")
+        if state.get("OOMKilled"):
+            limit = found["HostConfig"].get("Memory") or 0
+            reason = Reason.OUT_OF_MEMORY
+            message = (
+                f"the kernel killed it at its limit of {limit / 2**20:.0f} MiB; give the job a shape with more memory"
+                if limit
+                else "the kernel killed it because the machine ran out of memory; give the job a shape with a limit"
+            )
+        return self._outcome(
+            reason, message, code, image=found["Image"], started=_time(state["StartedAt"]), ended=_time(state["FinishedAt"])
+        )
+
+    def _outcome(self, reason: Reason, message: str = "", code: int | None = None, **times: Any) -> Outcome:
+        return Outcome(reason=reason, attempt=self.identity.attempt, exit_code=code, message=message, **times)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Let the engine stop it; 304 and 404 say that it does not run any more."""
+        with contextlib.suppress(aiodocker.DockerError):
+            await insist(lambda: self.handle.stop(t=max(1, round(grace_seconds))), "stop a container")
+
+    async def remove(self) -> None:
+        """Remove the container with its anonymous volumes."""
+        try:
+            await insist(lambda: self.handle.delete(force=True, v=True), "remove a container")
+        except aiodocker.DockerError as error:
+            if error.status not in (404, 409):  # gone, or being removed
+                raise
+
+
+class _NotThere(Exception):
+    """The engine has no container of that name."""
+
+
+def checkpoint_volume(run_id: UUID) -> str:
+    """The volume that a run's attempts share."""
+    return f"prefect-jobs-{run_id}-checkpoint"
+
+
+def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str]) -> dict[str, Any]:
+    """A container as the engine's API takes it (Engine API, "Create a container")."""
+    env = {**spec.env, **secrets, **identity.environment, **_PLACES.environment}
+    shape, security = spec.shape, spec.security
+    mounts: list[dict[str, Any]] = [
+        {
+            "Type": "bind" if mount.is_host_folder else "volume",
+            "Source": mount.source,
+            "Target": mount.target,
+            "ReadOnly": mount.read_only,
+        }
+        for mount in spec.mounts
+    ]
+    mounts.append(
+        {
+            "Type": "volume",
+            "Source": checkpoint_volume(identity.run_id),
+            "Target": _PLACES.checkpoint,
+            "VolumeOptions": {"Labels": identity.labels},
+        }
+    )
+    host: dict[str, Any] = {
+        "Mounts": mounts,
+        "Privileged": security.privileged,
+        "CapAdd": security.capabilities,
+        "Devices": [
+            {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in security.devices
+        ],
+        # The engine's default may be a driver whose logs cannot be read back, or one that rotates lines away.
+        "LogConfig": {"Type": "json-file", "Config": {}},
+    }
+    if not security.privileged:
+        host["SecurityOpt"] = ["no-new-privileges"]
+    if network := "host" if security.host_network else block.network:
+        host["NetworkMode"] = network
+    if shape.cpu is not None:
+        host["NanoCpus"] = round(shape.cpu.cores * 1e9)
+    if shape.memory is not None:
+        host["Memory"] = host["MemorySwap"] = shape.memory.bytes
+    if shape.shared_memory is not None:
+        host["ShmSize"] = shape.shared_memory.bytes
+    if shape.gpu:
+        host["DeviceRequests"] = [{"Driver": "nvidia", "Count": shape.gpu, "Capabilities": [["gpu"]]}]
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in env.items()],
+        "Labels": identity.labels,
+        "StopSignal": "SIGTERM",
+        "HostConfig": host,
+    }
+    # As in Kubernetes: a command replaces the entrypoint, and with it the image's own arguments.
+    if spec.command is not None:
+        body |= {"Entrypoint": spec.command, "Cmd": spec.args or []}
+    elif spec.args is not None:
+        body["Cmd"] = spec.args
+    if security.user is not None:
+        body["User"] = security.user
+    return body
+
+
+def _folders() -> bytes:
+    """The folders of the container contract, open to whatever user the image runs as."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in ("/data", _PLACES.input, _PLACES.output, _PLACES.checkpoint):
+            folder = tarfile.TarInfo(path.lstrip("/"))
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755 if path == "/data" else 0o777
+            archive.addfile(folder)
+    return buffer.getvalue()
+
+
+def _is_refusal(error: aiodocker.DockerError) -> bool:
+    """Errors that the engine reports as its own fault, and that asking again does not mend: a device, a mount, a network."""
+    words = ("OCI runtime", "could not select device driver", "error gathering device information", "not found")
+    return any(word in error.message for word in words)
+
+
+def _time(stamp: str) -> datetime | None:
+    if stamp.startswith("0001"):
+        return None
+    return datetime.fromtimestamp(docker_logs.nanoseconds(stamp.encode()) / 1e9, UTC)

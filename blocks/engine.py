@@ -1,0 +1,97 @@
+"""The contract that every infrastructure fulfils; tests/contract holds all of them to it.
+
+An `Engine` starts containers and finds them again; a `Container` is one attempt of a run. Nothing here decides what an
+outcome means for a run, retries anything on the job's behalf, or talks to Prefect's API.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from prefect_jobs.outcome import Outcome
+from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
+
+Stream = Literal["stdout", "stderr"]
+Tell = Callable[[str], None]
+"""Tells the person who watches the run what the engine is waiting for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a container wrote, without its line break."""
+
+    timestamp: datetime
+    """When the engine received it; with a time zone."""
+    stream: Stream
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A container that this project started, as the engine lists it."""
+
+    run_id: UUID
+    attempt: int
+    job: str
+    running: bool
+
+
+class Container(ABC):
+    """One attempt of a run, on its engine."""
+
+    @abstractmethod
+    def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
+        """Its lines in order, from the first one later than ``after``, until the stream has truly ended.
+
+        Picks up again after a dropped connection, without losing or doubling a line.
+        """
+
+    @abstractmethod
+    async def wait(self) -> Outcome:
+        """Wait until it has ended and say how. An engine that does not answer is waited for."""
+
+    @abstractmethod
+    async def stop(self, grace_seconds: float) -> None:
+        """Send SIGTERM, then SIGKILL after the grace period; return when it no longer runs."""
+
+    @abstractmethod
+    async def remove(self) -> None:
+        """Remove what the attempt left on the engine. Removing twice is no error."""
+
+
+class Engine(ABC):
+    """A connection to where containers run; made by `Infrastructure.engine`."""
+
+    @abstractmethod
+    async def pin(self, image: str, pull_policy: PullPolicy) -> str | None:
+        """The image by digest, as the pull policy would find it; None where images mean nothing.
+
+        Raises:
+            ImageUnavailable: nobody has the image, or the registry refuses it.
+            EngineUnavailable: the engine does not answer.
+        """
+
+    @abstractmethod
+    async def launch(self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell) -> Container:
+        """Start the container of an attempt, or attach to the one that is there already.
+
+        Calling it twice, from two processes, after any crash, never makes two. ``secrets`` are environment variables
+        whose values appear nowhere else.
+
+        Raises:
+            ImageUnavailable: the image cannot be had; trying again does not help.
+            InfrastructureError: the engine refused the container.
+        """
+
+    @abstractmethod
+    async def containers(self) -> list[Found]:
+        """All containers that this project started there, running or not."""
+
+    @abstractmethod
+    async def release(self, run_id: UUID) -> None:
+        """Remove what a run leaves beyond its attempts, such as its checkpoint folder."""

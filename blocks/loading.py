@@ -1,0 +1,34 @@
+"""From the name in a job (``docker/local``) to the block, saved or with its defaults."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from prefect_jobs.blocks.infrastructure import Infrastructure
+from prefect_jobs.errors import NotFoundError, TemplateError
+
+_TYPES = {"process": "prefect_jobs.blocks.process:Process", "docker": "prefect_jobs.blocks.docker:Docker"}
+
+
+async def load_infrastructure(reference: str) -> Infrastructure:
+    """The infrastructure block that a job names: ``type`` with its defaults, or the saved ``type/name``.
+
+    Raises:
+        TemplateError: a type that this release does not have.
+        NotFoundError: no block of that name is saved.
+        MissingExtraError: the type needs an extra that is not installed.
+    """
+    kind, _, name = reference.partition("/")
+    if kind not in _TYPES:
+        raise TemplateError(f"infrastructure {reference!r}: this release has {' and '.join(_TYPES)}")
+    module, _, attribute = _TYPES[kind].partition(":")
+    block_type: type[Infrastructure] = getattr(import_module(module), attribute)
+    if not name:
+        return block_type()
+    try:
+        return await block_type.aload(name)
+    except ValueError as error:
+        raise NotFoundError(
+            f"there is no infrastructure block {reference!r}: make one in the Prefect UI (Blocks), or in Python: "
+            f"{block_type.__name__}(...).save({name!r}). Prefect said: {error}"
+        ) from error

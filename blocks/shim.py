@@ -1,0 +1,272 @@
+"""What stands between a supervisor and a process: starts it, keeps its lines and its end, outlives the supervisor.
+
+Run as a program of its own (``python -I -S shim.py FOLDER``), standard library only. Its folder is the contract:
+
+    lock          held while the shim lives: two shims of one attempt never both run
+    started.json  written before the process starts: an attempt is started once
+    log           a line for each line of the process: nanoseconds since 1970, ``o`` or ``e``, the text
+    shim.sock     each connected client gets a byte when there is more in the log, and end of file at the end;
+                  a client may send ``T`` (SIGTERM to the process group) or ``K`` (SIGKILL to all below the shim)
+    exit.json     how it ended, written when everything else is
+
+The command and its environment come on standard input, so that no secret lies on the disk. When the process ends, all
+that it left running is killed, as a container's processes are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+CHUNK = 1 << 16
+LONGEST_LINE = 1 << 20
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> None:
+    """Run the attempt of the folder named on the command line.
+
+    Says ``ready`` once the process is started, or ``taken`` if another shim has the attempt or had it.
+    """
+    os.chdir(sys.argv[1])
+    request = json.load(sys.stdin)
+    if os.fork() > 0:
+        os._exit(0)  # The supervisor has no child to wait for.
+    lock = os.open("lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(os.open("started.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except (BlockingIOError, FileExistsError):
+        say("taken")
+        return
+    Shim(request).run()
+
+
+def say(word: str) -> None:
+    """Answer the supervisor, which reads one line."""
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+class Shim:
+    """One process, from its start to the end of everything it started."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request = request
+        self.selector = selectors.DefaultSelector()
+        self.log = open("log", "ab", buffering=0)  # noqa: SIM115 - lives as long as the shim
+        self.clients: set[socket.socket] = set()
+        self.pending: dict[str, bytes] = {"o": b"", "e": b""}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.asked_to_stop = False
+        adopt_orphans()
+
+    def run(self) -> None:
+        """Start the process, keep what it writes, and write down how it ended."""
+        self.listen()
+        wake, _ = self.wake_on_signals()
+        started = time.time_ns()
+        code, usage = self.start(), None
+        say("ready")
+        redirect_standard_streams()
+        if self.process is not None:
+            code, usage = self.loop(wake)
+            kill_all(self.process.pid)
+            self.drain()
+        for stream in self.pending:
+            self.flush(stream)
+        write_whole(
+            "exit.json",
+            {
+                "code": code if code >= 0 else 128 - code,
+                "signal": -code if code < 0 else None,
+                "asked_to_stop": self.asked_to_stop,
+                "started": started,
+                "ended": time.time_ns(),
+                "cpu_seconds": usage.ru_utime + usage.ru_stime if usage else 0.0,
+                "peak_memory_kib": usage.ru_maxrss if usage else 0,
+            },
+        )
+
+    def listen(self) -> None:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind("shim.sock")
+        server.listen(16)
+        server.setblocking(False)
+        self.selector.register(server, selectors.EVENT_READ, self.accept)
+        self.server = server
+
+    def wake_on_signals(self) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self.stop(signal.SIGTERM))
+        self.selector.register(reading, selectors.EVENT_READ, None)
+        return reading, writing
+
+    def start(self) -> int:
+        """Start the process; an exit code other than 0 where that failed, as a shell would report it."""
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - the job's command, as a list
+                self.request["argv"],
+                cwd=self.request["cwd"],
+                env=self.request["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            name = self.request["argv"][0]
+            self.write("e", f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode())
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        for stream, pipe in (("o", self.process.stdout), ("e", self.process.stderr)):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            self.selector.register(pipe, selectors.EVENT_READ, lambda file, s=stream: self.read(file, s))
+        return 0
+
+    def loop(self, wake: int) -> tuple[int, Any]:
+        """Serve pipes and clients until the process has ended; its exit code (negative: signal) and usage."""
+        assert self.process is not None
+        while True:
+            for key, _ in self.selector.select():
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake, 4096)
+                else:
+                    key.data(key.fileobj)
+            while True:
+                try:
+                    pid, status, usage = os.wait4(-1, os.WNOHANG)
+                except ChildProcessError:
+                    break
+                if pid == 0:
+                    break
+                if pid == self.process.pid:
+                    return os.waitstatus_to_exitcode(status), usage
+
+    def drain(self) -> None:
+        """Read what is left in the pipes; nobody is left to write to them."""
+        assert self.process is not None
+        for stream, pipe in (("o", self.process.stdout), ("e", self.process.stderr)):
+            while pipe is not None and pipe in self.selector.get_map():
+                if not self.read(pipe, stream):
+                    break
+
+    def read(self, pipe: Any, stream: str) -> bool:
+        """Read once from a pipe into the log; False when there was nothing."""
+        try:
+            data = os.read(pipe.fileno(), CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.selector.unregister(pipe)
+            return False
+        *lines, rest = (self.pending[stream] + data).split(b"\n")
+        for line in lines:
+            self.write(stream, line)
+        while len(rest) >= LONGEST_LINE:
+            self.write(stream, rest[:LONGEST_LINE])
+            rest = rest[LONGEST_LINE:]
+        self.pending[stream] = rest
+        return True
+
+    def flush(self, stream: str) -> None:
+        if self.pending[stream]:
+            self.write(stream, self.pending[stream])
+            self.pending[stream] = b""
+
+    def write(self, stream: str, line: bytes) -> None:
+        self.log.write(b"%d %s %s\n" % (time.time_ns(), stream.encode(), line))
+        for client in list(self.clients):
+            # A full buffer means that the client already knows.
+            with contextlib.suppress(BlockingIOError, OSError):
+                client.send(b".")
+
+    def accept(self, server: Any) -> None:
+        client, _ = server.accept()
+        client.setblocking(False)
+        self.clients.add(client)
+        self.selector.register(client, selectors.EVENT_READ, self.obey)
+
+    def obey(self, client: Any) -> None:
+        try:
+            orders = client.recv(64)
+        except OSError:
+            orders = b""
+        if not orders:
+            self.selector.unregister(client)
+            self.clients.discard(client)
+            client.close()
+        for order in orders:
+            self.stop(signal.SIGTERM if order == ord("T") else signal.SIGKILL)
+
+    def stop(self, number: signal.Signals) -> None:
+        self.asked_to_stop = True
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own parent ended, so that none escapes (Linux; see prctl(2))."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> list[int]:
+    """The processes whose parent the shim is, by proc(5); none where the system does not tell."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children") as file:
+                found += [int(pid) for pid in file.read().split()]
+    return found
+
+
+def kill_all(group: int) -> None:
+    """Kill the process group and everything that ended up below the shim, and reap it, within five seconds."""
+    deadline = time.monotonic() + 5
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    while time.monotonic() < deadline:
+        for pid in children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.01)
+
+
+def redirect_standard_streams() -> None:
+    """Let go of the supervisor's pipes: it may end before the process does."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+
+
+def write_whole(name: str, content: dict[str, Any]) -> None:
+    """Write a file that is there completely or not at all."""
+    with open(f"{name}.part", "w") as file:
+        json.dump(content, file)
+    os.replace(f"{name}.part", name)
+
+
+if __name__ == "__main__":
+    main()

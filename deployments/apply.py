@@ -1,0 +1,202 @@
+"""From templates to deployments: the same templates change nothing, a changed one becomes a new version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.deployments import run_form, schedules
+from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.errors import TemplateError
+from prefect_jobs.flows.job import FLOW_NAME, entrypoint
+from prefect_jobs.job import Job
+from prefect_jobs.request import Overrides, Request, container_spec, shape
+
+DEFAULT_WORK_POOL = "jobs"
+_STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What applying did to the deployment of one job."""
+
+    job: str
+    what: Literal["created", "updated", "unchanged", "removed"]
+    version: str | None = None
+    details: tuple[str, ...] = ()
+    """The fields and schedules that were changed."""
+    deployment_id: UUID | None = None
+
+
+async def apply_all(
+    jobs: Iterable[Job], *, work_pool: str | None = DEFAULT_WORK_POOL, prune: bool = False
+) -> list[Change]:
+    """Apply jobs; everything is checked before the first change.
+
+    Raises:
+        TemplateError: a job is wrong, or asks for more than its infrastructure block allows.
+        InfrastructureError: an image cannot be pinned.
+    """
+    jobs = list(jobs)
+    project = _project_to_prune(jobs) if prune else None
+    deployed = [await pinned(job) for job in jobs]
+    async with get_client() as client:
+        if work_pool is not None:
+            await _ensure_work_pool(client, work_pool)
+        flow_id = await client.create_flow_from_name(FLOW_NAME)
+        changes = [await _apply_one(client, flow_id, each, work_pool) for each in deployed]
+        if project is not None:
+            changes += await _prune(client, project, {job.name for job in jobs})
+    return changes
+
+
+apply = both_ways(apply_all)
+
+
+@both_ways
+async def apply_job(job: Job, *, work_pool: str | None = DEFAULT_WORK_POOL) -> Change:
+    """Apply one job (see `apply_all`)."""
+    return (await apply_all([job], work_pool=work_pool))[0]
+
+
+async def pinned(job: Job) -> DeployedJob:
+    """The job as it is deployed: held against its infrastructure block, its image pinned by digest.
+
+    Raises:
+        TemplateError: the job asks for more than the block allows, or for a shape that it does not define.
+        InfrastructureError: the image cannot be pinned.
+    """
+    infrastructure = await load_infrastructure(job.infrastructure)
+    shape(job, Overrides(), infrastructure.shapes, f"{infrastructure.label} of job {job.name!r}")
+    plain = DeployedJob(template=job)
+    # A required parameter has no value yet; any will do to see what container the job makes.
+    stand_ins = {name: job.parameters[name].default for name in job.parameters}
+    spec = container_spec(plain, Request(parameters={n: "" if v is None else v for n, v in stand_ins.items()}))
+    infrastructure.check(spec, job.name)
+    for schedule in job.schedules:
+        Request.parse(job, {**job.defaults(), **schedule.parameters})
+    if job.image is None or not infrastructure.takes_images:
+        return plain
+    async with infrastructure.engine() as engine:
+        return DeployedJob(template=job, image=await engine.pin(job.image, job.pull_policy))
+
+
+def _project_to_prune(jobs: list[Job]) -> str:
+    projects = {job.project for job in jobs}
+    if len(projects) != 1 or None in projects:
+        raise TemplateError(
+            "pruning removes the jobs of a project that are no longer in its file, and the file names no project: "
+            "write 'project: NAME' at its top, apply it once, then prune"
+        )
+    return str(projects.pop())
+
+
+async def _ensure_work_pool(client: PrefectClient, name: str) -> None:
+    """The pool that jobs are sent to: the stock process worker's, where there is none yet."""
+    try:
+        await client.read_work_pool(name)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        try:
+            await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            pass
+
+
+async def _apply_one(client: PrefectClient, flow_id: UUID, deployed: DeployedJob, work_pool: str | None) -> Change:
+    job = deployed.template
+    wanted = _fields(deployed, work_pool)
+    try:
+        there = await client.read_deployment_by_name(f"{FLOW_NAME}/{job.name}")
+    except ObjectNotFound:
+        deployment_id = await client.create_deployment(
+            flow_id=flow_id, name=job.name, schedules=schedules.creations(job), **_for_creation(wanted)
+        )
+        return Change(job.name, "created", deployed.version, deployment_id=deployment_id)
+    details = [name for name, value in wanted.items() if _current(there, name) != value]
+    if details:
+        await client.update_deployment(there.id, DeploymentUpdate(**{name: wanted[name] for name in details}))
+    details += await schedules.reconcile(client, there, job)
+    return Change(job.name, "updated" if details else "unchanged", deployed.version, tuple(details), there.id)
+
+
+def _fields(deployed: DeployedJob, work_pool: str | None) -> dict[str, Any]:
+    """Every field of the deployment that the template decides."""
+    job = deployed.template
+    concurrency = job.concurrency_policy
+    return {
+        "version": deployed.version,
+        "description": job.description or "",
+        "parameters": {"job": deployed.document()},
+        "parameter_openapi_schema": run_form.schema(job),
+        "enforce_parameter_schema": True,
+        "entrypoint": entrypoint(job.parameters),
+        "tags": job.tags,
+        "work_pool_name": work_pool,
+        "concurrency_limit": concurrency.limit if concurrency else None,
+        "concurrency_options": (
+            ConcurrencyOptions(collision_strategy=_STRATEGIES[concurrency.beyond]) if concurrency else None
+        ),
+    }
+
+
+def _for_creation(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _current(there: DeploymentResponse, name: str) -> Any:
+    """A field of the deployment as it is on the server."""
+    match name:
+        case "concurrency_limit":
+            return there.global_concurrency_limit.limit if there.global_concurrency_limit else None
+        case "tags":
+            return list(there.tags)
+        case "description":
+            return there.description or ""
+        case "concurrency_options":
+            options = there.concurrency_options
+            return ConcurrencyOptions(collision_strategy=options.collision_strategy) if options else None
+        case _:
+            return getattr(there, name)
+
+
+async def deployments(client: PrefectClient) -> list[DeploymentResponse]:
+    """All deployments that are jobs, by name."""
+    found: list[DeploymentResponse] = []
+    while True:
+        page = await client.read_deployments(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])), limit=_PAGE, offset=len(found)
+        )
+        found += [each for each in page if "job" in each.parameters]
+        if len(page) < _PAGE:
+            return sorted(found, key=lambda each: each.name)
+
+
+def template_of(deployment: DeploymentResponse) -> Job:
+    """The template that a deployment carries."""
+    return DeployedJob.parse(deployment.parameters["job"], deployment.version).template
+
+
+async def _prune(client: PrefectClient, project: str, keep: set[str]) -> list[Change]:
+    changes = []
+    for deployment in await deployments(client):
+        template = deployment.parameters["job"].get("template", {})
+        if template.get("project") == project and deployment.name not in keep:
+            await client.delete_deployment(deployment.id)
+            changes.append(Change(deployment.name, "removed", deployment.version, deployment_id=deployment.id))
+    return changes
+
+

@@ -1,0 +1,181 @@
+"""Handles of job runs: start one, watch it, read its lines, cancel it, and learn how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
+
+from prefect_jobs.deployments.apply import template_of
+from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.watch import all_logs, follow
+from prefect_jobs.errors import NotFoundError, OverrideError
+from prefect_jobs.flows.job import FLOW_NAME
+from prefect_jobs.flows.records import outcomes
+from prefect_jobs.outcome import Outcome
+from prefect_jobs.request import Request
+
+
+class JobRun:
+    """One run of a job. Every method is awaited in a running event loop and simply called in a script.
+
+    Example:
+        >>> run = job.run(MODEL_CLASS="forest")
+        >>> run.watch()
+        >>> run.outcome.exit_code
+        0
+    """
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        self.id: UUID = flow_run.id
+        self.name: str = flow_run.name
+        self.flow_run = flow_run
+        self.attempts: list[Outcome] = []
+        """The outcomes of the attempts that have ended, as of the last look."""
+
+    def __repr__(self) -> str:
+        return f"JobRun({self.name!r}, {self.state!r}, id={str(self.id)!r})"
+
+    @property
+    def state(self) -> str:
+        """The name of its Prefect state, as of the last look."""
+        return self.flow_run.state.name or "Unknown" if self.flow_run.state else "Unknown"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How its last attempt ended, as of the last look (`watch`, `wait` or `refresh`); None before that."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def exit_code(self) -> int:
+        """What a command line should end with: the container's exit code, or 1 where the run ended otherwise."""
+        state = self.flow_run.state
+        if state is not None and state.is_completed():
+            return 0
+        if state is not None and state.is_cancelled():
+            return 130
+        return self.outcome.shell_code or 1 if self.outcome is not None else 1
+
+    @both_ways
+    async def refresh(self) -> JobRun:
+        """Look again at its state and outcome."""
+        async with get_client() as client:
+            return await self._look(client)
+
+    @both_ways
+    async def wait(self) -> JobRun:
+        """Wait until it has ended."""
+        async with get_client() as client:
+            await follow(client, self.flow_run, on_state=_nothing, on_log=_nothing)
+            return await self._look(client)
+
+    @both_ways
+    async def watch(
+        self, on_log: Callable[[Log], None] | None = None, on_state: Callable[[FlowRun], None] | None = None
+    ) -> JobRun:
+        """Show state and lines as they come, until it has ended; ``on_log`` and ``on_state`` replace the printing."""
+        async with get_client() as client:
+            await follow(client, self.flow_run, on_state=on_state or _print_state, on_log=on_log or _print_log)
+            return await self._look(client)
+
+    @both_ways
+    async def logs(self) -> list[Log]:
+        """Its lines so far, in order; those of the container have the container's own timestamps."""
+        async with get_client() as client:
+            return [log async for log in all_logs(client, self.id)]
+
+    @both_ways
+    async def cancel(self) -> JobRun:
+        """Ask for it to be cancelled. A run that has started is stopped by its worker, one that has not ends now."""
+        async with get_client() as client:
+            await self._look(client)
+            if self.flow_run.state is None or not self.flow_run.state.is_final():
+                await client.set_flow_run_state(self.id, Cancelling(message="cancelled by a person"))
+            return await self._look(client)
+
+    async def _look(self, client: PrefectClient) -> JobRun:
+        self.flow_run = await client.read_flow_run(self.id)
+        self.attempts = await outcomes(client, self.id)
+        return self
+
+
+@both_ways
+async def start_run(
+    job: str, *, run_name: str | None = None, run_tags: list[str] | None = None, **given: Any
+) -> JobRun:
+    """Start a run of the deployment ``job/<job>``.
+
+    Raises:
+        NotFoundError: there is no such job.
+        OverrideError: a parameter or an override is wrong; the message names it.
+    """
+    async with get_client() as client:
+        deployment = await read_job(client, job)
+        Request.parse(template_of(deployment), given)
+        try:
+            flow_run = await client.create_flow_run_from_deployment(
+                deployment.id, parameters=given, name=run_name, tags=run_tags
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code == 409:
+                raise OverrideError(f"job {job!r}: {error.response.json().get('detail', error)}") from error
+            raise
+        return JobRun(flow_run)
+
+
+async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:
+    """The deployment of a job.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    try:
+        return await client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
+    except ObjectNotFound as error:
+        raise NotFoundError(f"there is no job {name!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some") from error
+
+
+async def find_run(client: PrefectClient, reference: str) -> JobRun:
+    """A run by its id or its name; of several with one name, the newest.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    try:
+        return JobRun(await client.read_flow_run(UUID(reference)))
+    except ObjectNotFound:
+        pass
+    except ValueError:
+        found = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[reference])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=1,
+        )
+        if found:
+            return JobRun(found[0])
+    raise NotFoundError(f"there is no job run {reference!r}; 'prefect-jobs runs' shows the latest")
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+def _print_log(log: Log) -> None:
+    print(f"{log.timestamp:%H:%M:%S} | {log.message}", flush=True)
+
+
+def _print_state(flow_run: FlowRun) -> None:
+    state = flow_run.state
+    print(f"{flow_run.name}: {state.name if state else 'Unknown'}", flush=True)
+
+

@@ -1,0 +1,88 @@
+"""A job's schedules beside those that its deployment has: what to add, to change and to take away."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+from prefect_jobs.job import Job, Schedule
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import DeploymentSchedule
+    from prefect.client.schemas.responses import DeploymentResponse
+
+
+def slugs(job: Job) -> dict[str, Schedule]:
+    """The job's schedules by slug: what a schedule is called follows from when it fires, not from its place."""
+    found: dict[str, Schedule] = {}
+    for schedule in job.schedules:
+        kind = "cron" if schedule.cron else "interval" if schedule.interval else "rrule"
+        text = f"{getattr(schedule, kind)} {schedule.timezone}"
+        readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+        slug = f"{kind}-{readable}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+        number = 2
+        while slug in found:
+            slug, number = f"{slug.removesuffix(f'-{number - 1}')}-{number}", number + 1
+        found[slug] = schedule
+    return found
+
+
+def prefect_schedule(schedule: Schedule) -> CronSchedule | IntervalSchedule | RRuleSchedule:
+    """The schedule in Prefect's own terms."""
+    if schedule.cron is not None:
+        return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    if schedule.interval is not None:
+        return IntervalSchedule(interval=timedelta(seconds=schedule.interval.seconds), timezone=schedule.timezone)
+    assert schedule.rrule is not None
+    return RRuleSchedule(rrule=schedule.rrule, timezone=schedule.timezone)
+
+
+def creations(job: Job) -> list[DeploymentScheduleCreate]:
+    """All schedules of a job, for a deployment that has none."""
+    return [_creation(slug, schedule) for slug, schedule in slugs(job).items()]
+
+
+def _creation(slug: str, schedule: Schedule) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=prefect_schedule(schedule), active=True, slug=slug, parameters=schedule.parameters
+    )
+
+
+async def reconcile(client: PrefectClient, deployment: DeploymentResponse, job: Job) -> list[str]:
+    """Make a deployment's schedules those of the job, and say what was changed.
+
+    A schedule is known by its slug: it keeps its id, so that no tick runs twice, and its pause, for a person set that.
+    """
+    wanted = slugs(job)
+    there = {schedule.slug: schedule for schedule in await client.read_deployment_schedules(deployment.id)}
+    changes = []
+    for slug, schedule in there.items():
+        if slug not in wanted:
+            await client.delete_deployment_schedule(deployment.id, schedule.id)
+            changes.append(f"schedule {slug or schedule.id} removed")
+    for slug, desired in wanted.items():
+        if slug not in there:
+            await client.create_deployment_schedules(deployment.id, [_creation(slug, desired)])
+            changes.append(f"schedule {slug} added")
+        elif there[slug].parameters != desired.parameters:
+            await client.update_deployment_schedule(
+                deployment.id,
+                there[slug].id,
+                schedule=_keep_anchor(prefect_schedule(desired), there[slug]),
+                parameters=desired.parameters,
+            )
+            changes.append(f"schedule {slug} changed")
+    return changes
+
+
+def _keep_anchor(schedule: Any, there: DeploymentSchedule) -> Any:
+    """An interval counts from its anchor; a new one would move every tick."""
+    if isinstance(schedule, IntervalSchedule) and isinstance(there.schedule, IntervalSchedule):
+        return schedule.model_copy(update={"anchor_date": there.schedule.anchor_date})
+    return schedule

@@ -1,0 +1,95 @@
+"""Following a run: Prefect's event and log streams ring the bell, its API tells what is true."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
+from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.sorting import LogSort
+from prefect.events.subscribers import FlowRunSubscriber
+from prefect.exceptions import PrefectHTTPStatusError
+
+_PAGE = 200
+# Without a bell (the stream is down) the API is asked this often; with one, a missed ring costs no more than this.
+_LONGEST_SILENCE = 5.0
+# Records of different processes arrive out of order by about a batch interval.
+_LATE = timedelta(seconds=15)
+_STRAGGLERS = 4.0
+
+
+async def all_logs(client: PrefectClient, run_id: UUID, since: datetime | None = None) -> AsyncIterator[Log]:
+    """A run's log records in order, from a time on."""
+    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    if since is not None:
+        chosen.timestamp = LogFilterTimestamp(after_=since)
+    offset = 0
+    while True:
+        page = await client.read_logs(chosen, limit=_PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
+        for log in page:
+            yield log
+        if len(page) < _PAGE:
+            return
+        offset += len(page)
+
+
+async def follow(
+    client: PrefectClient,
+    flow_run: FlowRun,
+    on_state: Callable[[FlowRun], None],
+    on_log: Callable[[Log], None],
+) -> None:
+    """Report every change of state and every log record, once each, until the run has ended and its log is complete."""
+    bell = asyncio.Event()
+    ringing = asyncio.create_task(_ring(bell, flow_run.id), name="prefect-jobs: watch")
+    seen: set[UUID] = set()
+    latest: datetime | None = None
+    shown: str | None = None
+    deadline: float | None = None
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            bell.clear()
+            complete = False
+            # An API that is away is asked again; the run goes on meanwhile.
+            with contextlib.suppress(httpx.HTTPError, PrefectHTTPStatusError):
+                flow_run = await client.read_flow_run(flow_run.id)
+                async for log in all_logs(client, flow_run.id, latest - _LATE if latest else None):
+                    if log.id not in seen:
+                        seen.add(log.id)
+                        latest = max(latest or log.timestamp, log.timestamp)
+                        on_log(log)
+                        complete = complete or log.message.startswith("Finished in state ")
+            state = flow_run.state
+            if state is not None and state.name != shown:
+                shown = state.name
+                on_state(flow_run)
+            if state is not None and state.is_final():
+                deadline = deadline or loop.time() + _STRAGGLERS
+                if complete or state.is_cancelled() or loop.time() >= deadline:
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3 if deadline else _LONGEST_SILENCE):
+                    await bell.wait()
+            await asyncio.sleep(0.1)  # What rings once often rings again at once.
+    finally:
+        ringing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ringing
+
+
+async def _ring(bell: asyncio.Event, run_id: UUID) -> None:
+    """Ring for each event and each log record that Prefect streams; start over when the stream breaks."""
+    while True:
+        with contextlib.suppress(Exception):
+            async with FlowRunSubscriber(flow_run_id=run_id) as items:
+                async for _ in items:
+                    bell.set()
+        bell.set()
+        await asyncio.sleep(1)

@@ -1,0 +1,165 @@
+"""The flow of a job run: check the request, run attempts, return the state that says how it ended.
+
+Deployments name it with the job's typed parameters in brackets, ``prefect_jobs.flows.job.run_job[MODEL_CLASS,size]``,
+because Prefect hands a flow only parameters that its signature has. `__getattr__` makes the flow of that signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from prefect import Flow, get_run_logger, task
+from prefect.blocks.system import Secret
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.states import Failed
+
+from prefect_jobs.blocks.engine import Engine
+from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.errors import JobError, NotFoundError
+from prefect_jobs.flows.log import Mask, RunLog
+from prefect_jobs.flows.records import record
+from prefect_jobs.flows.retries import Budget
+from prefect_jobs.flows.states import attempt_state, run_state
+from prefect_jobs.flows.supervise import supervise
+from prefect_jobs.job import OVERRIDES, Job
+from prefect_jobs.outcome import Outcome
+from prefect_jobs.request import Request, container_spec, shape, total_timeout
+from prefect_jobs.spec import ContainerSpec, Identity
+
+FLOW_NAME = "job"
+
+
+class Attempts:
+    """The attempts of one run: what they share, and the last one's outcome."""
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        infrastructure: str,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: dict[str, str],
+        budget: Budget,
+    ) -> None:
+        self.job = job
+        self.engine = engine
+        self.infrastructure = infrastructure
+        self.spec = spec
+        self.identity = identity
+        self.secrets = secrets
+        self.budget = budget
+        self.last: Outcome | None = None
+
+    async def make(self, number: int) -> Outcome:
+        """Make one attempt and keep its outcome."""
+        logger = get_run_logger()
+        outcome = await supervise(
+            self.engine,
+            self.spec,
+            self.identity.model_copy(update={"attempt": number}),
+            self.secrets,
+            RunLog(logger, self.job.logging, Mask(self.secrets.values())),
+            logger,
+            self.budget.seconds_left,
+        )
+        self.last = outcome
+        took = "" if outcome.seconds is None else f" after {outcome.seconds:.1f} s"
+        logger.info("Attempt %d ended%s: %s", number, took, outcome.summary())
+        await record(outcome, self.job.name, self.infrastructure)
+        return outcome
+
+    def again(self, *_: Any) -> bool:
+        """Whether Prefect shall retry: called with task, task run and state after each failed attempt."""
+        return self.last is not None and self.budget.spend(self.last)
+
+
+@task(name="container", cache_policy=NO_CACHE, persist_result=False)
+async def attempt(attempts: Attempts) -> State[Any]:
+    """One container of a job run."""
+    context = TaskRunContext.get()
+    assert context is not None
+    return attempt_state(await attempts.make(context.task_run.run_count))
+
+
+async def _run(parameters: dict[str, Any]) -> State[Any]:
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    flow_run, logger = context.flow_run, get_run_logger()
+    try:
+        deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
+        job = deployed.template
+        request = Request.parse(job, {name: value for name, value in parameters.items() if value is not None})
+        infrastructure = await load_infrastructure(request.overrides.infrastructure or job.infrastructure)
+        chosen = shape(job, request.overrides, infrastructure.shapes, infrastructure.label)
+        spec = container_spec(deployed, request).model_copy(update={"shape": chosen})
+        infrastructure.check(spec, job.name)
+        secrets = {name: await _secret(job, name, block) for name, block in spec.secrets.items()}
+        identity = Identity(job=job.name, version=deployed.version, run_id=flow_run.id, run_name=flow_run.name)
+        logger.info("Job %s, version %s, on %s%s", job.name, deployed.version, infrastructure.label, _described(spec))
+        if changed := request.changed:
+            logger.info("This run overrides %s", ", ".join(changed))
+        budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
+        async with infrastructure.engine() as engine:
+            attempts = Attempts(job, engine, infrastructure.label, spec, identity, secrets, budget)
+            try:
+                await attempt.with_options(retry_condition_fn=attempts.again, **budget.task_options())(
+                    attempts, return_state=True
+                )
+            finally:
+                await engine.release(identity.run_id)
+    except JobError as error:
+        return Failed(message=str(error))
+    if attempts.last is None:
+        return Failed(message="the attempt ended without an outcome; its task run's log says why")
+    return run_state(attempts.last)
+
+
+def _described(spec: ContainerSpec) -> str:
+    return "" if spec.image is None else f", image {spec.image}"
+
+
+async def _secret(job: Job, name: str, block: str) -> str:
+    try:
+        return str((await Secret.aload(block)).get())
+    except ValueError as error:
+        raise NotFoundError(
+            f"job {job.name!r} takes {name} from the Prefect Secret block {block!r}, which does not exist: make it in "
+            "the Prefect UI (Blocks, Secret)"
+        ) from error
+
+
+@cache
+def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
+    """The flow whose signature has these typed parameters beside the template and the overrides."""
+
+    async def run_job(**parameters: Any) -> State[Any]:
+        return await _run(parameters)
+
+    run_job.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("job", *names, *OVERRIDES)
+    )
+    run_job.__doc__ = "Run one container job."
+    # The server has checked the parameters against the deployment's schema, and the flow checks them against the job.
+    return Flow(run_job, name=FLOW_NAME, validate_parameters=False, persist_result=False)
+
+
+def entrypoint(parameters: Iterable[str]) -> str:
+    """By which a deployment names the flow for these typed parameters."""
+    names = ",".join(parameters)
+    return f"{__name__}.run_job[{names}]" if names else f"{__name__}.run_job"
+
+
+def __getattr__(name: str) -> Flow[..., State[Any]]:
+    if name == "run_job":
+        return flow_of(())
+    if name.startswith("run_job[") and name.endswith("]"):
+        return flow_of(tuple(name.removeprefix("run_job[").removesuffix("]").split(",")))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,51 @@
+"""The outcome of each attempt, kept in Prefect as an artifact of the run: people see a table, programs read it back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import acreate_table_artifact
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+from prefect.client.schemas.sorting import ArtifactSort
+from pydantic import ValidationError
+
+from prefect_jobs.outcome import Outcome
+
+_MARK = "attempt"
+
+
+async def record(outcome: Outcome, job: str, infrastructure: str) -> None:
+    """Keep an outcome beside the run that is running now."""
+    document = outcome.model_dump(mode="json")
+    rows = [
+        {"attempt": key if key != "tail" else "last lines", "": "\n".join(value) if key == "tail" else value}
+        for key, value in document.items()
+        if value not in (None, "", [])
+    ]
+    await acreate_table_artifact(rows, description=f"Attempt {outcome.attempt} of job {job} on {infrastructure}")
+
+
+async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
+    """The outcomes of a run's attempts so far, in their order."""
+    artifacts = await client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]), type=ArtifactFilterType(any_=["table"])
+        ),
+        sort=ArtifactSort.CREATED_DESC if hasattr(ArtifactSort, "CREATED_DESC") else ArtifactSort.ID_DESC,
+        limit=200,
+    )
+    found = [outcome for artifact in artifacts if (outcome := _parse(artifact.data)) is not None]
+    return sorted(found, key=lambda outcome: outcome.attempt)
+
+
+def _parse(data: Any) -> Outcome | None:
+    try:
+        rows = json.loads(data) if isinstance(data, str) else data
+        document = {row[_MARK]: row[""] for row in rows}
+        document["tail"] = tuple(document.pop("last lines", "").splitlines())
+        return Outcome.model_validate_json(json.dumps(document))
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None
