@@ -65,7 +65,7 @@ async def follow(
                         seen.add(log.id)
                         latest = max(latest or log.timestamp, log.timestamp)
                         on_log(log)
-                        complete = complete or log.message.startswith("Finished in state ")
+                        complete = complete or _is_last(log)
             state = flow_run.state
             if state is not None and state.name != shown:
                 shown = state.name
@@ -82,6 +82,11 @@ async def follow(
         ringing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ringing
+
+
+def _is_last(log: Log) -> bool:
+    """Whether it is the flow engine's last word, after all of the container's."""
+    return log.name == "prefect.flow_runs" and log.message.startswith("Finished in state ")
 
 
 async def _ring(bell: asyncio.Event, run_id: UUID) -> None:

@@ -8,7 +8,13 @@ from uuid import UUID
 
 from prefect.artifacts import acreate_table_artifact
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowRunFilter,
+    TaskRunFilter,
+)
 from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import ValidationError
 
@@ -34,7 +40,10 @@ async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
         artifact_filter=ArtifactFilter(
             flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]), type=ArtifactFilterType(any_=["table"])
         ),
-        sort=ArtifactSort.CREATED_DESC if hasattr(ArtifactSort, "CREATED_DESC") else ArtifactSort.ID_DESC,
+        # The server refuses a missing filter, and takes an empty one for none.
+        flow_run_filter=FlowRunFilter(),
+        task_run_filter=TaskRunFilter(),
+        sort=ArtifactSort.CREATED_DESC,
         limit=200,
     )
     found = [outcome for artifact in artifacts if (outcome := _parse(artifact.data)) is not None]

@@ -1,0 +1,218 @@
+"""One Prefect server, one stock worker and one set of images for a whole test session, whatever its number of workers.
+
+Each is started by the first test that needs it, under a lock that all pytest-xdist workers share, and stopped by the
+controlling process at the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from prefect_jobs.deployments.runs import JobRun
+
+PROJECT = Path(__file__).parent.parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Set before Prefect is imported, and inherited by the workers of pytest-xdist.
+if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
+    root = tempfile.mkdtemp(prefix="prefect-jobs-tests-")
+    os.environ |= {
+        "PREFECT_JOBS_TEST_ROOT": root,
+        "PREFECT_JOBS_TEST_CONTROLLER": str(os.getpid()),
+        "PREFECT_HOME": f"{root}/prefect",
+        "PREFECT_API_URL": f"http://127.0.0.1:{_free_port()}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_TELEMETRY_ENABLED": "false",
+        # Schedules are looked at every second, so that a test of them takes seconds.
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.3",
+    }
+    for name in ("PREFECT_API_KEY", "PREFECT_PROFILE"):
+        os.environ.pop(name, None)
+ROOT = Path(os.environ["PREFECT_JOBS_TEST_ROOT"])
+
+
+@contextmanager
+def once(name: str) -> Iterator[bool]:
+    """Whether this is the first in the session to come here; the others wait until the first is done."""
+    with (ROOT / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = ROOT / f"{name}.done"
+        yield not done.exists()
+        done.touch()
+
+
+def start_for_session(name: str, *command: str) -> None:
+    """Start a process that the controlling process stops at the end of the session."""
+    with (ROOT / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+    (ROOT / f"{name}.pid").write_text(str(process.pid))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if os.environ.get("PREFECT_JOBS_TEST_CONTROLLER") != str(os.getpid()):
+        return
+    for pid in [int(file.read_text()) for file in ROOT.glob("*.pid")]:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, number)
+                with suppress(ChildProcessError, TimeoutError):
+                    wait_until(lambda pid=pid: os.waitpid(pid, os.WNOHANG)[0] != 0, 10, "the end of a process")
+    shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> str:
+    """The URL of the session's Prefect server."""
+    url = os.environ["PREFECT_API_URL"]
+
+    def answers() -> bool:
+        with suppress(OSError):
+            return bool(urllib.request.urlopen(f"{url}/health", timeout=2).status == 200)
+        return False
+
+    with once("server") as first:
+        if first:
+            port = url.rpartition(":")[2].removesuffix("/api")
+            prefect = str(Path(sys.executable).with_name("prefect"))
+            start_for_session("server", prefect, "server", "start", "--host", "127.0.0.1", "--port", port)
+            wait_until(answers, 90, "the Prefect server")
+    return url
+
+
+@pytest.fixture(scope="session")
+def stock_worker(prefect_api: str) -> str:
+    """The name of the work pool that a stock process worker serves."""
+    with once("worker") as first:
+        if first:
+            prefect = str(Path(sys.executable).with_name("prefect"))
+            start_for_session("worker", prefect, "worker", "start", "--pool", "jobs", "--type", "process")
+    return "jobs"
+
+
+Execute = Callable[["JobRun"], Awaitable["State[Any]"]]
+
+
+@pytest.fixture
+def execute(prefect_api: str) -> Execute:
+    """Runs a job run in this process, as a worker would, but without waiting for one."""
+
+    async def run(job_run: JobRun) -> State[Any]:
+        from prefect.client.orchestration import get_client
+        from prefect.flow_engine import run_flow
+        from prefect.flows import load_flow_from_flow_run
+        from prefect.logging.handlers import APILogHandler
+
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(job_run.id)
+            flow = await load_flow_from_flow_run(client, flow_run, use_placeholder_flow=False)
+        state = await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]
+        await APILogHandler.aflush()
+        await job_run.refresh()
+        return state  # type: ignore[return-value]
+
+    return run
+
+
+def _needs(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """A Docker engine is there."""
+    if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
+        _needs("no Docker engine: apt-get install docker.io, then start dockerd")
+
+
+def has_image(name: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def busybox(docker_engine: None) -> str:
+    """An image of 2 MB: a shell and its tools, no Python."""
+    name = "prefect-jobs-test/busybox:1"
+    with once("busybox") as first:
+        if first and not has_image(name):
+            if not (program := shutil.which("busybox")):
+                _needs("no busybox: apt-get install busybox-static")
+            folder = ROOT / "busybox"
+            (folder / "bin").mkdir(parents=True)
+            (folder / "tmp").mkdir()
+            shutil.copy(str(program), folder / "bin/busybox")
+            for applet in subprocess.run([str(program), "--list"], capture_output=True, text=True).stdout.split():
+                if applet != "busybox":
+                    (folder / "bin" / applet).symlink_to("busybox")
+            subprocess.run(
+                f"tar -C {folder} -c . | docker import --change 'ENV FROM_IMAGE=kept' --change 'WORKDIR /tmp' - {name}",
+                shell=True,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+    return name
+
+
+@pytest.fixture(scope="session")
+def python_base(docker_engine: None) -> str:
+    """A Debian image with Python, pip and this machine's certificates: what python:3-slim is elsewhere."""
+    name = "prefect-jobs-test/python:1"
+    with once("python-base") as first:
+        if first and not has_image(name):
+            if not shutil.which("debootstrap"):
+                _needs("no debootstrap: apt-get install debootstrap")
+            folder = ROOT / "python-base"
+            packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
+            subprocess.run(
+                ["debootstrap", "--variant=minbase", packages, "bookworm", str(folder)],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+            shutil.copy(certificates, folder / "etc/ssl/certs/ca-certificates.crt")
+            (folder / "usr/bin/python").symlink_to("python3")
+            subprocess.run(
+                f"tar -C {folder} -c . | docker import --change 'ENV PIP_BREAK_SYSTEM_PACKAGES=1 "
+                f"PIP_CERT=/etc/ssl/certs/ca-certificates.crt' - {name}",
+                shell=True,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            shutil.rmtree(folder)
+    return name
