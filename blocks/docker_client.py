@@ -65,7 +65,9 @@ async def insist(ask: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 @asynccontextmanager
-async def request(client: aiodocker.Docker, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+async def request(
+    client: aiodocker.Docker, method: str, path: str, **options: Any
+) -> AsyncIterator[aiohttp.ClientResponse]:
     """A raw request of the engine's API, for what the client library has no call for.
 
     Raises:

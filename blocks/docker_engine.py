@@ -64,8 +64,8 @@ class Connection:
                     for event in self._ended.values():
                         event.set()
                     async for line in response.content:
-                        if event := self._ended.get(json.loads(line)["Actor"]["ID"]):
-                            event.set()
+                        if ended := self._ended.get(json.loads(line)["Actor"]["ID"]):
+                            ended.set()
 
     async def close(self) -> None:
         """Stop listening and let go of the sockets."""
@@ -110,7 +110,9 @@ class DockerEngine(Engine):
         """The image's digest, from the engine or through it from the registry."""
         return await self.images.pin(image, pull_policy)
 
-    async def launch(self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell) -> Container:
+    async def launch(
+        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+    ) -> Container:
         """Create and start the container of an attempt, or attach to it."""
         assert spec.image is not None
         async for _ in delays():
@@ -143,7 +145,7 @@ class DockerEngine(Engine):
             if error.status == 409:
                 return await self._get(name)
             raise
-        await container.put_archive("/", _folders())
+        await container.put_archive("/", _folders())  # type: ignore[no-untyped-call]
         return container
 
     async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
@@ -164,6 +166,10 @@ class DockerEngine(Engine):
             if error.status == 404:
                 raise _NotThere from None
             raise
+
+    async def discard(self, identity: Identity) -> None:
+        """Remove the attempt's container by its name."""
+        await DockerContainer(self.connection, identity.container_name, identity).remove()
 
     async def containers(self) -> list[Found]:
         """Every container that carries this project's labels."""
@@ -187,7 +193,7 @@ class DockerEngine(Engine):
             await insist(lambda: self._delete_volume(checkpoint_volume(run_id)), "remove a volume")
 
     async def _delete_volume(self, name: str) -> None:
-        volume = await self.client.volumes.get(name)
+        volume = await self.client.volumes.get(name)  # type: ignore[no-untyped-call]
         await volume.delete()
 
 
@@ -235,7 +241,12 @@ class DockerContainer(Container):
                 else "the kernel killed it because the machine ran out of memory; give the job a shape with a limit"
             )
         return self._outcome(
-            reason, message, code, image=found["Image"], started=_time(state["StartedAt"]), ended=_time(state["FinishedAt"])
+            reason,
+            message,
+            code,
+            image=found["Image"],
+            started=_time(state["StartedAt"]),
+            ended=_time(state["FinishedAt"]),
         )
 
     def _outcome(self, reason: Reason, message: str = "", code: int | None = None, **times: Any) -> Outcome:
@@ -336,7 +347,7 @@ def _folders() -> bytes:
 
 
 def _is_refusal(error: aiodocker.DockerError) -> bool:
-    """Errors that the engine reports as its own fault, and that asking again does not mend: a device, a mount, a network."""
+    """Errors that the engine reports as its own fault and that asking again does not mend: a device, a network."""
     words = ("OCI runtime", "could not select device driver", "error gathering device information", "not found")
     return any(word in error.message for word in words)
 

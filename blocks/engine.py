@@ -77,7 +77,9 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def launch(self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell) -> Container:
+    async def launch(
+        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+    ) -> Container:
         """Start the container of an attempt, or attach to the one that is there already.
 
         Calling it twice, from two processes, after any crash, never makes two. ``secrets`` are environment variables
@@ -87,6 +89,10 @@ class Engine(ABC):
             ImageUnavailable: the image cannot be had; trying again does not help.
             InfrastructureError: the engine refused the container.
         """
+
+    @abstractmethod
+    async def discard(self, identity: Identity) -> None:
+        """Remove whatever there is of an attempt, running or not; for a launch that was given up half-way."""
 
     @abstractmethod
     async def containers(self) -> list[Found]:

@@ -87,24 +87,25 @@ class Infrastructure(Block):
         security, problems = spec.security, []
         if self.takes_images and spec.image is None:
             problems.append("it has no image, which this infrastructure needs")
-        for mount in spec.mounts:
-            if mount.is_host_folder and not any(_is_below(mount.source, root) for root in self.allow_host_folders):
-                problems.append(
-                    f"it mounts the host folder {mount.source!r}, and the block's allow_host_folders has "
-                    f"{', '.join(self.allow_host_folders) or 'none'}"
-                )
+        problems += [
+            f"it mounts the host folder {mount.source!r}, and the block's allow_host_folders has "
+            f"{', '.join(self.allow_host_folders) or 'none'}"
+            for mount in spec.mounts
+            if mount.is_host_folder and not any(_is_below(mount.source, root) for root in self.allow_host_folders)
+        ]
         if security.privileged and not self.allow_privileged:
             problems.append("it asks for privileges (security.privileged), and the block's allow_privileged is off")
         if security.host_network and not self.allow_host_network:
             problems.append("it asks for the host's network (security.host_network), and allow_host_network is off")
-        for what, asked, allowed in (
-            ("capability", security.capabilities, self.allow_capabilities),
-            ("device", security.devices, self.allow_devices),
-        ):
-            for name in asked:
-                if name not in allowed:
-                    field = "allow_capabilities" if what == "capability" else "allow_devices"
-                    problems.append(f"it asks for the {what} {name!r}, and the block's {field} does not list it")
+        problems += [
+            f"it asks for the {what} {name!r}, and the block's {field} does not list it"
+            for what, field, asked in (
+                ("capability", "allow_capabilities", security.capabilities),
+                ("device", "allow_devices", security.devices),
+            )
+            for name in asked
+            if name not in getattr(self, field)
+        ]
         return problems
 
 

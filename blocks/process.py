@@ -17,7 +17,17 @@ from prefect_jobs.spec import ContainerSpec
 
 # What a program needs to find its way on a machine; everything else of the supervisor's environment stays away,
 # above all Prefect's own credentials.
-DEFAULT_ENVIRONMENT = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES"]
+DEFAULT_ENVIRONMENT = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "CUDA_VISIBLE_DEVICES",
+]
 
 
 class Process(Infrastructure):
@@ -61,7 +71,7 @@ class Process(Infrastructure):
     search_path: list[str] = Field(
         default=[],
         title="Search path",
-        description="Folders that are searched for programs before those in PATH, such as a virtual environment's bin.",
+        description="Folders searched for programs before those in PATH, such as a virtual environment's bin.",
         examples=[["/srv/venvs/iris/bin"]],
     )
     pass_environment: list[str] = Field(

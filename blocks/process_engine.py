@@ -52,7 +52,9 @@ class ProcessEngine(Engine):
         """Processes use no image."""
         return None
 
-    async def launch(self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell) -> Container:
+    async def launch(
+        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+    ) -> Container:
         """Start the process of an attempt behind its shim, or attach to the one that is there."""
         folders = RunFolders(self.block.folder, identity.run_id)
         folder = folders.attempt(identity.attempt)
@@ -104,6 +106,12 @@ class ProcessEngine(Engine):
             for mount in spec.mounts
             if not mount.is_host_folder
         }
+
+    async def discard(self, identity: Identity) -> None:
+        """Kill and remove the attempt's process."""
+        container = ProcessContainer(RunFolders(self.block.folder, identity.run_id).attempt(identity.attempt), identity)
+        await container.stop(0)
+        await container.remove()
 
     async def containers(self) -> list[Found]:
         """Every attempt whose folder is there."""

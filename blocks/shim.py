@@ -99,6 +99,7 @@ class Shim:
         )
 
     def listen(self) -> None:
+        """Open the socket on which clients are told of news and give orders."""
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind("shim.sock")
         server.listen(16)
@@ -107,6 +108,7 @@ class Shim:
         self.server = server
 
     def wake_on_signals(self) -> tuple[int, int]:
+        """Let signals end a wait for pipes and clients; the pipe that they write to."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
@@ -119,7 +121,7 @@ class Shim:
     def start(self) -> int:
         """Start the process; an exit code other than 0 where that failed, as a shell would report it."""
         try:
-            self.process = subprocess.Popen(  # noqa: S603 - the job's command, as a list
+            self.process = subprocess.Popen(
                 self.request["argv"],
                 cwd=self.request["cwd"],
                 env=self.request["env"],
@@ -185,11 +187,13 @@ class Shim:
         return True
 
     def flush(self, stream: str) -> None:
+        """Keep a last line that has no line break."""
         if self.pending[stream]:
             self.write(stream, self.pending[stream])
             self.pending[stream] = b""
 
     def write(self, stream: str, line: bytes) -> None:
+        """Keep a line and tell all clients."""
         self.log.write(b"%d %s %s\n" % (time.time_ns(), stream.encode(), line))
         for client in list(self.clients):
             # A full buffer means that the client already knows.
@@ -197,12 +201,14 @@ class Shim:
                 client.send(b".")
 
     def accept(self, server: Any) -> None:
+        """Take a client."""
         client, _ = server.accept()
         client.setblocking(False)
         self.clients.add(client)
         self.selector.register(client, selectors.EVENT_READ, self.obey)
 
     def obey(self, client: Any) -> None:
+        """Carry out a client's orders, or let it go."""
         try:
             orders = client.recv(64)
         except OSError:
@@ -215,6 +221,7 @@ class Shim:
             self.stop(signal.SIGTERM if order == ord("T") else signal.SIGKILL)
 
     def stop(self, number: signal.Signals) -> None:
+        """Send a signal to the process group."""
         self.asked_to_stop = True
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

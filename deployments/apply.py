@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -110,10 +111,8 @@ async def _ensure_work_pool(client: PrefectClient, name: str) -> None:
         await client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        try:
+        with suppress(ObjectAlreadyExists):
             await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-        except ObjectAlreadyExists:
-            pass
 
 
 async def _apply_one(client: PrefectClient, flow_id: UUID, deployed: DeployedJob, work_pool: str | None) -> Change:
@@ -198,5 +197,3 @@ async def _prune(client: PrefectClient, project: str, keep: set[str]) -> list[Ch
             await client.delete_deployment(deployment.id)
             changes.append(Change(deployment.name, "removed", deployment.version, deployment_id=deployment.id))
     return changes
-
-

@@ -48,7 +48,12 @@ def _overrides(job: Job) -> dict[str, dict[str, Any]]:
                     "title": "own",
                     "additionalProperties": False,
                     "properties": {
-                        "cpu": {"type": ["string", "number"], "title": "cpu", "description": Cpu.expects, "position": 0},
+                        "cpu": {
+                            "type": ["string", "number"],
+                            "title": "cpu",
+                            "description": Cpu.expects,
+                            "position": 0,
+                        },
                         "memory": {"type": "string", "title": "memory", "description": Memory.expects, "position": 1},
                         "gpu": {"type": "integer", "minimum": 0, "title": "gpu", "position": 2},
                         "shared_memory": {"type": "string", "title": "shared_memory", "position": 3},

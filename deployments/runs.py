@@ -138,7 +138,9 @@ async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:
     try:
         return await client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
     except ObjectNotFound as error:
-        raise NotFoundError(f"there is no job {name!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some") from error
+        raise NotFoundError(
+            f"there is no job {name!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some"
+        ) from error
 
 
 async def find_run(client: PrefectClient, reference: str) -> JobRun:
@@ -177,5 +179,3 @@ def _print_log(log: Log) -> None:
 def _print_state(flow_run: FlowRun) -> None:
     state = flow_run.state
     print(f"{flow_run.name}: {state.name if state else 'Unknown'}", flush=True)
-
-

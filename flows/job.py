@@ -7,9 +7,10 @@ because Prefect hands a flow only parameters that its signature has. `__getattr_
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import logging
+from collections.abc import Awaitable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from prefect import Flow, get_run_logger, task
 from prefect.blocks.system import Secret
@@ -33,6 +34,9 @@ from prefect_jobs.request import Request, container_spec, shape, total_timeout
 from prefect_jobs.spec import ContainerSpec, Identity
 
 FLOW_NAME = "job"
+
+
+Logger = logging.LoggerAdapter[logging.Logger]
 
 
 class Attempts:
@@ -59,7 +63,7 @@ class Attempts:
 
     async def make(self, number: int) -> Outcome:
         """Make one attempt and keep its outcome."""
-        logger = get_run_logger()
+        logger = cast("Logger", get_run_logger())
         outcome = await supervise(
             self.engine,
             self.spec,
@@ -110,9 +114,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         async with infrastructure.engine() as engine:
             attempts = Attempts(job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
-                await attempt.with_options(retry_condition_fn=attempts.again, **budget.task_options())(
-                    attempts, return_state=True
-                )
+                retried = attempt.with_options(retry_condition_fn=attempts.again, **budget.task_options())
+                await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
             finally:
                 await engine.release(identity.run_id)
     except JobError as error:
@@ -128,7 +131,8 @@ def _described(spec: ContainerSpec) -> str:
 
 async def _secret(job: Job, name: str, block: str) -> str:
     try:
-        return str((await Secret.aload(block)).get())
+        secret = cast("Secret[Any]", await Secret.aload(block))
+        return str(secret.get())
     except ValueError as error:
         raise NotFoundError(
             f"job {job.name!r} takes {name} from the Prefect Secret block {block!r}, which does not exist: make it in "
@@ -144,11 +148,12 @@ def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
         return await _run(parameters)
 
     run_job.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("job", *names, *OVERRIDES)
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("job", *names, *OVERRIDES)]
     )
     run_job.__doc__ = "Run one container job."
     # The server has checked the parameters against the deployment's schema, and the flow checks them against the job.
-    return Flow(run_job, name=FLOW_NAME, validate_parameters=False, persist_result=False)
+    made: Any = Flow(cast("Any", run_job), name=FLOW_NAME, validate_parameters=False, persist_result=False)
+    return cast("Flow[..., State[Any]]", made)
 
 
 def entrypoint(parameters: Iterable[str]) -> str:

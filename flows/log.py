@@ -27,6 +27,7 @@ class Mask:
         self._values = sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        """The text with every secret value masked."""
         for value in self._values:
             text = text.replace(value, _MASK)
         return text
@@ -40,7 +41,10 @@ class RunLog:
         self._mask = mask
         self._level = logging.getLevelName(settings.level) if settings.prefect else logging.CRITICAL
         self._last = datetime.min.replace(tzinfo=UTC)
-        self._tail: dict[Stream, deque[str]] = {"stdout": deque(maxlen=_TAIL_LINES), "stderr": deque(maxlen=_TAIL_LINES)}
+        self._tail: dict[Stream, deque[str]] = {
+            "stdout": deque(maxlen=_TAIL_LINES),
+            "stderr": deque(maxlen=_TAIL_LINES),
+        }
 
     def write(self, line: LogLine) -> None:
         """Log one line with the container's own timestamp.

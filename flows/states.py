@@ -28,8 +28,8 @@ _STATES = {
 def run_state(outcome: Outcome) -> State[Any]:
     """The state of the run."""
     make, name = _STATES[outcome.reason]
-    named = {} if name is None else {"name": name}
-    return make(message=outcome.text(), **named)
+    state: State[Any] = make(message=outcome.text())
+    return state if name is None else state.model_copy(update={"name": name})
 
 
 def attempt_state(outcome: Outcome) -> State[Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 
-from prefect_jobs.blocks.engine import Container, Engine
-from prefect_jobs.errors import ImageUnavailable, InfrastructureError
+from prefect_jobs.blocks.engine import Container, Engine, Tell
+from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
 from prefect_jobs.flows.log import Mask, RunLog
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
 
 # Pulls may take long, yet an engine or a registry that never answers must not hold a run for ever.
 DEFAULT_START_TIMEOUT = 600.0
+_TIDY_SECONDS = 15.0
 
 
 async def supervise(
@@ -41,8 +43,7 @@ async def supervise(
 
     start_timeout = _least(spec.start_timeout or DEFAULT_START_TIMEOUT, seconds_left)
     try:
-        async with asyncio.timeout(start_timeout):
-            container = await engine.launch(spec, identity, secrets, tell)
+        container = await _launch(engine, spec, identity, secrets, tell, start_timeout)
     except ImageUnavailable as error:
         return Outcome(reason=Reason.IMAGE_UNAVAILABLE, attempt=identity.attempt, message=mask(str(error)))
     except InfrastructureError as error:
@@ -65,7 +66,29 @@ async def supervise(
     return outcome.model_copy(update={"message": mask(outcome.message), "tail": tail})
 
 
-async def _follow(container: Container, spec: ContainerSpec, log: RunLog, timeout: float | None) -> Outcome:
+async def _launch(
+    engine: Engine,
+    spec: ContainerSpec,
+    identity: Identity,
+    secrets: Mapping[str, str],
+    tell: Tell,
+    seconds: float | None,
+) -> Container:
+    """Launch the container in time, or leave nothing of it."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await engine.launch(spec, identity, secrets, tell)
+    except EngineUnavailable:
+        raise
+    except BaseException:
+        # An engine that is away cannot be asked; what it may have made is found by its labels later.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TIDY_SECONDS):
+                await engine.discard(identity)
+        raise
+
+
+async def _follow(container: Container, spec: ContainerSpec, log: RunLog, seconds: float | None) -> Outcome:
     """Hand on the container's lines until it has ended, stopping it at its timeout."""
 
     async def pump() -> None:
@@ -75,13 +98,13 @@ async def _follow(container: Container, spec: ContainerSpec, log: RunLog, timeou
     pumping = asyncio.create_task(pump(), name="prefect-jobs: log of a container")
     try:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 outcome = await container.wait()
         except TimeoutError:
             await container.stop(spec.grace_seconds)
             outcome = await container.wait()
             outcome = outcome.model_copy(
-                update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {timeout:g} s"}
+                update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {seconds:g} s"}
             )
         await pumping
         return outcome

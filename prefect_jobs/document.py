@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,10 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from prefect_jobs.errors import DocumentError, at_line
 from prefect_jobs.job import Job
-from prefect_jobs.model import LIST, MAPPING, PLAIN, Model
+from prefect_jobs.model import Model
+from prefect_jobs.wording import Location, complaint, location
 
-Location = tuple[str | int, ...]
 M = TypeVar("M", bound=Model)
-_MARKS = {PLAIN, LIST, MAPPING}
 
 
 class Document(Model):
@@ -54,11 +53,14 @@ def loads(text: str, *, file: str | Path = "jobs.yaml") -> list[Job]:
     """
     source = _Source(text, file)
     document = source.parse(Document, source.data, ())
-    jobs = []
-    for name, body in document.jobs.items():
-        jobs.append(source.parse(Job, {**body, "name": name, "project": document.project}, ("jobs", name)))
     source.raise_problems()
-    return jobs
+    assert document is not None
+    jobs = [
+        source.parse(Job, {**body, "name": name, "project": document.project}, ("jobs", name))
+        for name, body in document.jobs.items()
+    ]
+    source.raise_problems()
+    return [job for job in jobs if job is not None]
 
 
 def dumps(jobs: Iterable[Job]) -> str:
@@ -68,12 +70,17 @@ def dumps(jobs: Iterable[Job]) -> str:
     if jobs and jobs[0].project is not None:
         document = {"project": jobs[0].project, **document}
     stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
+    _yaml().dump(document, stream)
+    return stream.getvalue()
+
+
+def _yaml() -> Any:
+    """YAML 1.2 as plain values, written as people write it."""
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 120
-    yaml.dump(document, stream)
-    return stream.getvalue()
+    return yaml
 
 
 def schema() -> dict[str, Any]:
@@ -99,11 +106,11 @@ class _Source:
 
     def __init__(self, text: str, file: str | Path) -> None:
         self.file = file
-        self.problems: list[str] = []
-        yaml = YAML(typ="safe", pure=True)
+        self.problems: list[tuple[int, str]] = []
+        self.data: Any
         try:
-            self.root: Node | None = yaml.compose(text)
-            self.data: Any = YAML(typ="safe", pure=True).load(text)
+            self.root: Node | None = _yaml().compose(text)
+            self.data = _yaml().load(text)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
@@ -113,50 +120,22 @@ class _Source:
         if self.data is None:
             raise DocumentError([f"{at_line(file, 1)}: is empty; expected a mapping with the key 'jobs'"])
 
-    def parse(self, model: type[M], value: Any, location: Location) -> M:
+    def parse(self, model: type[M], value: Any, where: Location) -> M | None:
         """Make a model of a part of the document, or note what is wrong with it."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            for found in error.errors(include_url=False, include_context=True):
-                self._note(model, location, found)
-            if not location:
-                self.raise_problems()
-            return model.model_construct()
+            for found in error.errors(include_url=False):
+                path = (*where, *location(found))
+                line = self._line(path)
+                key = ".".join(map(str, path)) or "the document"
+                self.problems.append((line, f"{at_line(self.file, line)}: {key}: {complaint(found, model)}"))
+            return None
 
     def raise_problems(self) -> None:
         """Refuse the document if anything in it is wrong."""
         if self.problems:
-            raise DocumentError(self.problems)
-
-    def _note(self, model: type[Model], location: Location, found: Mapping[str, Any]) -> None:
-        where = (*location, *(part for part in found["loc"] if part not in _MARKS and part != "[key]"))
-        keys = where
-        match found["type"]:
-            case "extra_forbidden":
-                expected = f"unknown key; expected one of {', '.join(self._keys(model, where[len(location) : -1]))}"
-            case "missing":
-                expected = "is missing"
-            case _:
-                message = str(found["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
-                shown = "" if isinstance(found["input"], dict | list | Model) else f", found {found['input']!r}"
-                expected = message[0].lower() + message[1:] + (shown if shown not in message else "")
-        path = ".".join(str(part) for part in keys) or "the document"
-        self.problems.append(f"{at_line(self.file, self._line(where))}: {path}: {expected}")
-
-    @staticmethod
-    def _keys(model: type[Model], path: Location) -> list[str]:
-        """The keys that a mapping at a path below a model takes."""
-        from prefect_jobs.job import Concurrency, Logging, Retries, Schedule, Timeouts
-        from prefect_jobs.parameters import Parameter
-        from prefect_jobs.spec import Security, Shape
-
-        below: dict[str | int, type[Model]] = {
-            "retries": Retries, "timeout": Timeouts, "concurrency": Concurrency, "schedules": Schedule,
-            "logging": Logging, "parameters": Parameter, "shape": Shape, "security": Security,
-        }  # fmt: skip
-        chosen = below.get(path[0], model) if path else model
-        return [name for name, field in chosen.model_fields.items() if not field.exclude]
+            raise DocumentError([problem for _, problem in sorted(self.problems)])
 
     def _line(self, where: Location) -> int:
         """The line of the deepest part of a location that the text has, from 1."""

@@ -1,16 +1,16 @@
 """Every error a person can meet, split by what that person should do.
 
-    JobError
-    ├── TemplateError            mend the job template
-    │   ├── DocumentError        … at this file, line and key
-    │   └── NotAllowedError      … or open it on the infrastructure block
-    ├── OverrideError            start the run with other values
-    ├── VersionError             start the run from its deployment, without touching the template
-    ├── NotFoundError            name something that is there
-    ├── MissingExtraError        install the named extra
-    └── InfrastructureError      wait, or mend the engine
-        ├── EngineUnavailable    the engine did not answer; nothing is known about the container
-        └── ImageUnavailable     the image cannot be had; trying again does not help
+JobError
+├── TemplateError            mend the job template
+│   ├── DocumentError        … at this file, line and key
+│   └── NotAllowedError      … or open it on the infrastructure block
+├── OverrideError            start the run with other values
+├── VersionError             start the run from its deployment, without touching the template
+├── NotFoundError            name something that is there
+├── MissingExtraError        install the named extra
+└── InfrastructureError      wait, or mend the engine
+    ├── EngineUnavailable    the engine did not answer; nothing is known about the container
+    └── ImageUnavailable     the image cannot be had; trying again does not help
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class MissingExtraError(JobError, ImportError):
     """An optional dependency is not installed; the message holds the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra {extra!r}, which is not installed: pip install 'prefect-jobs[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra {extra!r}, which is not installed: pip install 'prefect-jobs[{extra}]'"
+        )
 
 
 class InfrastructureError(JobError):

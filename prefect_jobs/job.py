@@ -214,7 +214,9 @@ class Job(Model):
         for source, target in volumes.items():
             path, _, mode = target.partition(":")
             if not path.startswith("/") or mode not in ("", "ro", "rw"):
-                raise ValueError(f"{source!r}: expected an absolute path such as /scratch or /scratch:ro, found {target!r}")
+                raise ValueError(
+                    f"{source!r}: expected an absolute path such as /scratch or /scratch:ro, found {target!r}"
+                )
             if not source.startswith("/") and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", source):
                 raise ValueError(f"{source!r}: expected a volume's name or the absolute path of a host folder")
             if ".." in source.split("/") or ".." in path.split("/"):
@@ -252,7 +254,9 @@ class Job(Model):
                 raise ValueError(f"{where}: {problem}")
         for name, parameter in self.parameters.items():
             if parameter.required and name not in schedule.parameters:
-                raise ValueError(f"schedules: {number}: parameters: {name} has no default, so the schedule must give it")
+                raise ValueError(
+                    f"schedules: {number}: parameters: {name} has no default, so the schedule must give it"
+                )
 
     @property
     def retry_policy(self) -> Retries:

@@ -38,6 +38,7 @@ class Measure:
 
     @classmethod
     def validate(cls, value: Any) -> Self:
+        """Make one of what a person wrote; raises ValueError with what is expected."""
         if isinstance(value, cls):
             return value
         if isinstance(value, bool) or not isinstance(value, str | int | float):

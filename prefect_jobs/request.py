@@ -14,6 +14,7 @@ from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
 from prefect_jobs.parameters import Value
 from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import ContainerSpec, Shape
+from prefect_jobs.wording import complaint, location
 
 
 class Overrides(Model):
@@ -52,7 +53,11 @@ class Request(Model):
         try:
             overrides = Overrides.model_validate(asked)
         except ValidationError as error:
-            raise OverrideError(_describe(job, error)) from None
+            problems = [
+                f"override {'.'.join(map(str, location(found)))!r} of job {job.name!r}: {complaint(found, Overrides)}"
+                for found in error.errors(include_url=False)
+            ]
+            raise OverrideError("; ".join(problems)) from None
         _check_environment(job, overrides.env or {})
         values = typed.resolve(
             job.parameters, {name: value for name, value in given.items() if name not in OVERRIDES}, job.name
@@ -63,15 +68,6 @@ class Request(Model):
     def changed(self) -> dict[str, Any]:
         """The overrides that the run made, for its log."""
         return self.overrides.model_dump(mode="json", exclude_unset=True)
-
-
-def _describe(job: Job, error: ValidationError) -> str:
-    problems = []
-    for found in error.errors(include_url=False):
-        where = ".".join(str(part) for part in found["loc"] if part not in (PLAIN, MAPPING, "[key]"))
-        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        problems.append(f"override {where!r} of job {job.name!r}: {message}")
-    return "; ".join(problems)
 
 
 def _check_environment(job: Job, env: dict[str, str | int | float]) -> None:

@@ -1,0 +1,312 @@
+"""The command line. Prefect is imported only by the commands that talk to it, so that the others answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+from cyclopts import App, Group, Parameter
+
+from prefect_jobs.errors import JobError
+
+if TYPE_CHECKING:
+    from prefect_jobs.deployments.runs import JobRun
+
+P = ParamSpec("P")
+
+_JOBS, _RUNS, _MORE = Group.create_ordered("Jobs"), Group.create_ordered("Runs"), Group.create_ordered("More")
+
+app = App(
+    name="prefect-jobs",
+    help="Container jobs on Prefect: any image, no Prefect inside it. Workers, blocks, work pools, automations and "
+    "everything else of Prefect's are at home in the command 'prefect'.",
+    version_flags=["--version"],
+    version=lambda: __import__("importlib.metadata").metadata.version("prefect-jobs"),
+    help_format="plaintext",
+)
+
+File = Annotated[Path, Parameter(help="The document with the jobs.")]
+RunName = Annotated[str, Parameter(help="The run's id or name.")]
+As = Annotated[bool, Parameter(name=["--json"], negative="", help="Print JSON for programs.")]
+
+
+def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Register a command: an expected error becomes a message and exit code 1, a returned number the exit code."""
+
+    def register(function: Callable[P, int | None]) -> Callable[P, None]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = function(*args, **kwargs)
+            except JobError as error:
+                _fail(str(error))
+            except KeyboardInterrupt:
+                sys.exit(130)
+            except Exception as error:
+                if message := _api_problem(error):
+                    _fail(message)
+                raise
+            sys.exit(code or 0)
+
+        app.command(call, group=group, name=function.__name__.rstrip("_").replace("list_jobs", "list"))
+        return call
+
+    return register
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+def _api_problem(error: Exception) -> str | None:
+    """What to tell a person when Prefect's API is away or refuses; None for what is our own mistake."""
+    import httpx
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url or "a temporary local server"
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect's API at {url} refused: {error}"
+    if isinstance(error, httpx.TransportError):
+        return (
+            f"Prefect's API at {url} did not answer ({error}); start a server with 'prefect server start', or set "
+            "PREFECT_API_URL"
+        )
+    return None
+
+
+@_command(_JOBS)
+def apply(
+    file: File = Path("jobs.yaml"),
+    /,
+    *,
+    work_pool: Annotated[str, Parameter(name=["--work-pool", "--pool"], help="Where runs are sent.")] = "jobs",
+    prune: Annotated[bool, Parameter(negative="", help="Remove jobs of the file's project that left it.")] = False,
+) -> None:
+    """Make the deployments what the document says. The same document changes nothing."""
+    from prefect_jobs.document import read
+
+    jobs = read(file)
+
+    from prefect_jobs.deployments.apply import apply as apply_jobs
+
+    for change in apply_jobs(jobs, work_pool=work_pool, prune=prune):
+        details = f" ({', '.join(change.details)})" if change.details else ""
+        print(f"job/{change.job}: {change.what}{details}, version {change.version}")
+
+
+@_command(_JOBS)
+def list_jobs(*, as_json: As = False) -> None:
+    """Show all jobs."""
+    rows = _in_loop(_list)
+    _show(rows, as_json, "No jobs yet; 'prefect-jobs apply' adds those of jobs.yaml.")
+
+
+@_command(_JOBS)
+def schema() -> None:
+    """Print the JSON Schema of jobs.yaml, for editors."""
+    from prefect_jobs import document
+
+    print(json.dumps(document.schema(), indent=2))
+
+
+@_command(_RUNS)
+def run(
+    job: Annotated[str, Parameter(help="The job's name.")],
+    /,
+    *args: Annotated[str, Parameter(help="After --: arguments in place of the job's.", allow_leading_hyphen=True)],
+    param: Annotated[
+        list[str] | None, Parameter(name=["--param", "-p"], help="A typed parameter: NAME=VALUE.", negative="")
+    ] = None,
+    env: Annotated[
+        list[str] | None, Parameter(name=["--env", "-e"], help="An environment variable: NAME=VALUE.", negative="")
+    ] = None,
+    command: Annotated[
+        str | None, Parameter(help="The command in place of the job's, as a shell would split it.")
+    ] = None,
+    shape: Annotated[str | None, Parameter(help="A shape's name, or cpu=2,memory=4Gi,gpu=1.")] = None,
+    timeout: Annotated[str | None, Parameter(help="How long one attempt may run, such as 90s or 1h.")] = None,
+    infrastructure: Annotated[str | None, Parameter(help="Where this run runs, such as docker/local.")] = None,
+    name: Annotated[str | None, Parameter(help="The run's name.")] = None,
+    tag: Annotated[list[str] | None, Parameter(name=["--tag", "-t"], help="A tag of the run.", negative="")] = None,
+    watch: Annotated[
+        bool, Parameter(name=["--watch", "-w"], negative="", help="Follow it and end with its exit code.")
+    ] = False,
+) -> int | None:
+    """Start a run of a job; what is given here overrides the template for this run."""
+    import shlex
+
+    given: dict[str, Any] = _values("--param", param, parse=True)
+    given["env"] = _values("--env", env, parse=False) or None
+    given["args"] = list(args) or None
+    given["command"] = shlex.split(command) if command else None
+    given["shape"] = _shape(shape)
+    given["timeout"], given["infrastructure"] = timeout, infrastructure
+    given = {key: value for key, value in given.items() if value is not None}
+
+    from prefect_jobs.deployments.runs import start_run
+
+    started = start_run(job, run_name=name, run_tags=tag, **given)
+    print(f"{started.name} ({started.id})")
+    return _watch(started) if watch else None
+
+
+@_command(_RUNS)
+def watch(run: RunName, /) -> int:
+    """Show state and log of a run as they come; ends with the exit code of its container."""
+    return _watch(_find(run))
+
+
+@_command(_RUNS)
+def logs(run: RunName, /) -> None:
+    """Print the log of a run so far."""
+    for log in _find(run).logs():
+        _print_log(log)
+
+
+@_command(_RUNS)
+def cancel(run: RunName, /) -> None:
+    """Cancel a run: its container is stopped, it ends Cancelled."""
+    found = _find(run).cancel()
+    print(f"{found.name}: {found.state}")
+
+
+@_command(_RUNS)
+def runs(
+    job: Annotated[str | None, Parameter(help="Only the runs of this job.")] = None,
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="How many, the newest first.")] = 20,
+    as_json: As = False,
+) -> None:
+    """Show the latest runs."""
+    _show(_in_loop(_runs, job, limit), as_json, "No runs yet; 'prefect-jobs run JOB' starts one.")
+
+
+@_command(_RUNS)
+def show(what: Annotated[str, Parameter(help="A job's name, or a run's id or name.")], /) -> None:
+    """Show a job as YAML with its version and schedules, or a run with all its attempts."""
+    print(_in_loop(_describe, what))
+
+
+@_command(_MORE)
+def demo() -> int:
+    """Train two models on the iris data, with a Prefect server of its own. Ends by itself."""
+    from prefect_jobs.deployments.demo import demo as run_demo
+
+    return int(run_demo())
+
+
+def main() -> None:
+    """Entry point of ``prefect-jobs``."""
+    app()
+
+
+def _values(option: str, pairs: list[str] | None, *, parse: bool) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; values that read as JSON are parsed, as Prefect's own ``-p`` does it."""
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            _fail(f"{option} {pair!r}: expected NAME=VALUE")
+        values[name] = text
+        if parse:
+            with suppress(ValueError):
+                values[name] = json.loads(text)
+    return values
+
+
+def _shape(text: str | None) -> Any:
+    if text is None or "=" not in text:
+        return text
+    values = _values("--shape", text.split(","), parse=False)
+    if "gpu" in values and values["gpu"].isdigit():
+        values["gpu"] = int(values["gpu"])
+    return values
+
+
+def _in_loop(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a coroutine function of `prefect_jobs.deployments.listing`-like helpers with a client of Prefect's API."""
+    import asyncio
+
+    from prefect.client.orchestration import get_client
+
+    async def call() -> Any:
+        async with get_client() as client:
+            return await function(client, *args)
+
+    return asyncio.run(call())
+
+
+def _find(reference: str) -> JobRun:
+    from prefect_jobs.deployments.runs import find_run
+
+    found: JobRun = _in_loop(find_run, reference)
+    return found
+
+
+async def _list(client: Any) -> list[dict[str, Any]]:
+    from prefect_jobs.deployments.listing import list_jobs as rows
+
+    return await rows(client)
+
+
+async def _runs(client: Any, job: str | None, limit: int) -> list[dict[str, Any]]:
+    from prefect_jobs.deployments.listing import list_runs
+
+    return await list_runs(client, job, limit)
+
+
+async def _describe(client: Any, what: str) -> str:
+    from prefect_jobs.deployments.listing import describe
+
+    return await describe(client, what)
+
+
+def _watch(started: JobRun) -> int:
+    """Follow a run on the terminal; Ctrl-C asks whether the run shall be cancelled."""
+    try:
+        started.watch(on_log=_print_log, on_state=lambda flow_run: print(f"[{_state_of(flow_run)}]", file=sys.stderr))
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty() or input("\nCancel the run? [y/N] ").strip().lower() != "y":
+            print(f"The run goes on; 'prefect-jobs watch {started.name}' shows it again.", file=sys.stderr)
+            return 130
+        started.cancel()
+        print("Cancelling …", file=sys.stderr)
+        started.wait()
+    if started.exit_code != 0 and started.flow_run.state is not None:
+        print(started.flow_run.state.message or started.state, file=sys.stderr)
+    return started.exit_code
+
+
+def _state_of(flow_run: Any) -> str:
+    state = flow_run.state
+    if state is not None and state.is_scheduled():
+        pool = flow_run.work_pool_name
+        return f"{state.name}; a worker must serve it: prefect worker start --pool {pool}" if pool else state.name
+    return state.name if state is not None else "Unknown"
+
+
+def _print_log(log: Any) -> None:
+    print(f"{log.timestamp.astimezone():%H:%M:%S.%f}"[:-3], log.message, flush=True)
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+        return
+    if not rows:
+        print(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,55 @@
+"""What is wrong with a value, said for people: the words of validation errors, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from prefect_jobs.model import LIST, MAPPING, PLAIN
+
+Location = tuple[str | int, ...]
+_MARKS = {PLAIN, LIST, MAPPING, "[key]"}
+
+
+def location(found: Mapping[str, Any]) -> Location:
+    """Where an error of pydantic is, in terms of the keys that a person wrote."""
+    return tuple(part for part in found["loc"] if part not in _MARKS)
+
+
+def complaint(found: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """An error of pydantic about a value for ``model``: what is expected, and what was found."""
+    if found["type"] == "extra_forbidden":
+        return f"unknown key; expected one of {', '.join(_keys(model, location(found)[:-1]))}"
+    if found["type"] == "missing":
+        return "is missing"
+    message = str(found["msg"]).removeprefix("Value error, ")
+    for theirs, ours in (
+        ("Input should be greater", "expected a value greater"),
+        ("Input should be less", "expected a value less"),
+        ("Input should be", "expected"),
+        ("a valid dictionary or instance of", "a mapping for"),
+        ("a valid dictionary", "a mapping"),
+    ):
+        message = message.replace(theirs, ours)
+    message = message[0].lower() + message[1:]
+    shown = repr(found["input"])
+    if isinstance(found["input"], dict | list | BaseModel) or shown in message:
+        return message
+    return f"{message}, found {shown}"
+
+
+def _keys(model: type[BaseModel], path: Location) -> list[str]:
+    """The keys that a mapping at a path below a model takes."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model in a type: Timeouts in ``Duration | Timeouts``, Parameter in ``dict[str, Parameter]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
