@@ -1,0 +1,47 @@
+# Two commands for people: `make demo` and `make test`. Each sets up all that it needs below .venv and .cache.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/uv/bin/uv)
+STAMP := $(VENV)/.synced
+TESTS ?=
+
+.PHONY: demo test check format lock wheel clean
+
+demo: $(STAMP)
+	$(BIN)/prefect-jobs demo
+
+test: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every dependency that is developed and tested with, for every platform, with its hashes; without the address of a registry.
+lock: $(UV)
+	$(UV) pip compile --universal --python-version 3.11 --extra docker --extra kubernetes --group dev --generate-hashes \
+	  --no-header --no-emit-index-url --upgrade --output-file requirements.lock pyproject.toml
+
+wheel: $(STAMP)
+	rm -rf build dist && $(BIN)/python -m build --installer uv --wheel --sdist --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) --allow-existing $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+# uv comes from PyPI where the machine has none, into a virtual environment of its own.
+$(VENV)/uv/bin/uv:
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/pip install --quiet 'uv>=0.6'
