@@ -13,6 +13,7 @@ from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
@@ -175,13 +176,18 @@ def _current(there: DeploymentResponse, name: str) -> Any:
 async def deployments(client: PrefectClient) -> list[DeploymentResponse]:
     """All deployments that are jobs, by name."""
     found: list[DeploymentResponse] = []
+    offset = 0
     while True:
         page = await client.read_deployments(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])), limit=_PAGE, offset=len(found)
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+            sort=DeploymentSort.NAME_ASC,
+            limit=_PAGE,
+            offset=offset,
         )
         found += [each for each in page if "job" in each.parameters]
         if len(page) < _PAGE:
-            return sorted(found, key=lambda each: each.name)
+            return found
+        offset += _PAGE
 
 
 def template_of(deployment: DeploymentResponse) -> Job:

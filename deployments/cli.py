@@ -306,7 +306,11 @@ def _show(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*rows[0], box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    # A row stays a row: a terminal wraps it by itself, and a pipe does not care.
+    console.print(table, soft_wrap=True, width=max(console.width, console.measure(table).maximum))

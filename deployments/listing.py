@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
@@ -11,6 +12,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
 )
 from prefect.client.schemas.objects import FlowRun
@@ -60,6 +62,10 @@ async def list_runs(client: PrefectClient, job: str | None, limit: int) -> list[
     found = await client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
         deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[job])) if job else None,
+        # Schedules make runs days ahead; those are no latest runs.
+        flow_run_filter=FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC) + timedelta(seconds=5))
+        ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=limit,
     )

@@ -62,7 +62,7 @@ def _overrides(job: Job) -> dict[str, dict[str, Any]]:
             ],
             "description": "CPU, memory and GPU: a name that the infrastructure defines, or figures of its own.",
         },
-        "timeout": {"type": ["string", "number"], "description": f"How long one attempt may run: {Duration.expects}."},
+        "timeout": {"type": "string", "description": f"How long one attempt may run: {Duration.expects}."},
         "infrastructure": {
             "type": "string",
             "description": f"Where this run runs, in place of {job.infrastructure}: process, docker/local, …",
