@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from prefect_jobs.errors import DocumentError, at_line
-from prefect_jobs.job import Job
+from prefect_jobs.job import NAME, Job
 from prefect_jobs.model import Model
-from prefect_jobs.wording import Location, complaint, location
+from prefect_jobs.wording import Location, complaint, location, unknown_key
+
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import Node
 
 M = TypeVar("M", bound=Model)
+# What a job takes from the document around it, and not from its own keys.
+_FROM_OUTSIDE = {"name", "project"}
 
 
 class Document(Model):
     """What a document holds. The jobs are kept by name; each is checked for itself."""
 
-    project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    project: str | None = Field(default=None, pattern=NAME)
     """Whose jobs these are: ``apply --prune`` removes only jobs of this project."""
     jobs: dict[str, dict[str, Any]] = {}
     """The jobs by name."""
@@ -55,10 +58,7 @@ def loads(text: str, *, file: str | Path = "jobs.yaml") -> list[Job]:
     document = source.parse(Document, source.data, ())
     source.raise_problems()
     assert document is not None
-    jobs = [
-        source.parse(Job, {**body, "name": name, "project": document.project}, ("jobs", name))
-        for name, body in document.jobs.items()
-    ]
+    jobs = [source.job(name, body, document.project) for name, body in document.jobs.items()]
     source.raise_problems()
     return [job for job in jobs if job is not None]
 
@@ -75,7 +75,9 @@ def dumps(jobs: Iterable[Job]) -> str:
 
 
 def _yaml() -> Any:
-    """YAML 1.2 as plain values, written as people write it."""
+    """YAML 1.2 as plain values, written as people write it. Imported here: the schema needs no YAML."""
+    from ruamel.yaml import YAML
+
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
@@ -87,7 +89,7 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of the document, for editors and other tools."""
     job = Job.model_json_schema(ref_template="#/$defs/{model}")
     definitions = job.pop("$defs", {})
-    for hidden in ("name", "project"):
+    for hidden in _FROM_OUTSIDE:
         job["properties"].pop(hidden)
     job["required"] = [key for key in job.get("required", []) if key != "name"]
     job["anyOf"] = [{"required": ["image"]}, {"required": ["command"]}]
@@ -107,6 +109,8 @@ class _Source:
     def __init__(self, text: str, file: str | Path) -> None:
         self.file = file
         self.problems: list[tuple[int, str]] = []
+        from ruamel.yaml.error import MarkedYAMLError
+
         self.data: Any
         try:
             self.root: Node | None = _yaml().compose(text)
@@ -126,16 +130,28 @@ class _Source:
             return model.model_validate(value)
         except ValidationError as error:
             for found in error.errors(include_url=False):
-                path = (*where, *location(found))
-                line = self._line(path)
-                key = ".".join(map(str, path)) or "the document"
-                self.problems.append((line, f"{at_line(self.file, line)}: {key}: {complaint(found, model)}"))
+                self._note((*where, *location(found)), complaint(found, model))
             return None
+
+    def job(self, name: str, body: Mapping[str, Any], project: str | None) -> Job | None:
+        """Make a job of what stands below its name, or note what is wrong with it."""
+        where = ("jobs", name)
+        for key in sorted(body.keys() & _FROM_OUTSIDE):
+            self._note((*where, key), unknown_key(Job))
+        if not re.fullmatch(NAME, name):
+            self._note(where, f"expected a name of letters, digits and . _ - that stand inside it, found {name!r}")
+            return None
+        return self.parse(Job, {**body, "name": name, "project": project}, where)
 
     def raise_problems(self) -> None:
         """Refuse the document if anything in it is wrong."""
         if self.problems:
             raise DocumentError([problem for _, problem in sorted(self.problems)])
+
+    def _note(self, where: Location, words: str) -> None:
+        line = self._line(where)
+        key = ".".join(map(str, where)) or "the document"
+        self.problems.append((line, f"{at_line(self.file, line)}: {key}: {words}"))
 
     def _line(self, where: Location) -> int:
         """The line of the deepest part of a location that the text has, from 1."""
@@ -149,6 +165,8 @@ class _Source:
 
 
 def _child(node: Node | None, part: str | int) -> tuple[int, Node] | None:
+    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
     if isinstance(node, MappingNode):
         for key, value in node.value:
             if isinstance(key, ScalarNode) and key.value == str(part):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Tag, field_validator, model_validator
 
 from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
-from prefect_jobs.errors import TemplateError
-from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model
+from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model, Problem, refuse
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import RESERVED_ENVIRONMENT, Mount, PullPolicy, Security, Shape
@@ -21,13 +21,11 @@ RESERVED_PARAMETERS = frozenset({"job", *OVERRIDES, "inputs", "store", "checkpoi
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BLOCK = re.compile(r"(process|docker|kubernetes)(/[a-z0-9]+(-[a-z0-9]+)*)?")
-_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
 def _argument(value: Any) -> Any:
-    if isinstance(value, str) or value is None:
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     raise ValueError("expected a string or a number; put it in quotes")
 
@@ -165,9 +163,9 @@ class Job(Model):
         ...           parameters={"who": Parameter(default="world")})
     """
 
-    name: str = Field(pattern=_NAME, exclude=True)
+    name: str = Field(pattern=NAME, exclude=True)
     """The name: its deployment is job/<name>."""
-    project: str | None = Field(default=None, pattern=_NAME, exclude=True)
+    project: str | None = Field(default=None, pattern=NAME, exclude=True)
     """The project of the file that it came from; pruning stays inside a project."""
     description: str | None = None
     """What it does; shown in the Prefect UI."""
@@ -227,36 +225,36 @@ class Job(Model):
     def _is_whole(self) -> Job:
         if self.image is None and self.command is None:
             raise ValueError("expected an image, a command, or both")
+        refuse("Job", self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        """What the keys of a job say against each other."""
         for name in self.parameters:
             try:
                 typed.check_name(name, RESERVED_PARAMETERS)
                 check_environment_name(name)
-            except (TemplateError, ValueError) as error:
-                raise ValueError(f"parameters: {name}: {error}") from None
-        for word in [*(self.command or []), *(self.args or [])]:
-            for name in sorted(typed.references(str(word)) - self.parameters.keys()):
-                known = ", ".join(self.parameters) or "none"
-                raise ValueError(f"{{{{ {name} }}}} in {word!r} names no parameter; the job has: {known}")
+            except ValueError as error:
+                yield ("parameters", name), str(error), name
+        known = ", ".join(self.parameters) or "none"
+        for key, words in (("command", self.command), ("args", self.args)):
+            for place, word in enumerate(words or []):
+                for name in sorted(typed.references(str(word)) - self.parameters.keys()):
+                    yield (key, place), f"{{{{ {name} }}}} names no parameter; the job has: {known}", word
         for name in self.secrets.keys() & (self.env.keys() | self.parameters.keys()):
-            raise ValueError(f"{name!r} is a secret and also set in env or parameters; keep one")
-        for number, schedule in enumerate(self.schedules, 1):
-            self._check_schedule(number, schedule)
-        return self
-
-    def _check_schedule(self, number: int, schedule: Schedule) -> None:
-        for name, value in schedule.parameters.items():
-            where = f"schedules: {number}: parameters: {name}"
-            if name in OVERRIDES:
-                continue
-            if name not in self.parameters:
-                raise ValueError(f"{where}: no such parameter; the job has: {', '.join(self.parameters) or 'none'}")
-            if problem := self.parameters[name].problem_with(value):
-                raise ValueError(f"{where}: {problem}")
-        for name, parameter in self.parameters.items():
-            if parameter.required and name not in schedule.parameters:
-                raise ValueError(
-                    f"schedules: {number}: parameters: {name} has no default, so the schedule must give it"
-                )
+            yield ("secrets", name), "is a secret and also set in env or parameters; keep one", self.secrets[name]
+        for place, schedule in enumerate(self.schedules):
+            where = ("schedules", place, "parameters")
+            for name, value in schedule.parameters.items():
+                if name in OVERRIDES:
+                    continue
+                if name not in self.parameters:
+                    yield (*where, name), f"no such parameter; the job has: {known}", value
+                elif problem := self.parameters[name].problem_with(value):
+                    yield (*where, name), problem, value
+            for name, parameter in self.parameters.items():
+                if parameter.required and name not in schedule.parameters:
+                    yield (*where, name), "has no default, so the schedule must give it", None
 
     @property
     def retry_policy(self) -> Retries:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Model(BaseModel):
@@ -26,3 +28,20 @@ def kind_of(value: Any) -> str:
 
 
 ByKind = Discriminator(kind_of)
+
+
+Problem = tuple[tuple[str | int, ...], str, Any]
+"""Where below a model something is wrong, what is expected there, and what was found."""
+
+
+def refuse(title: str, problems: Iterable[Problem]) -> None:
+    """Refuse a model for what its keys say together, each problem at its own key; no problem is no error.
+
+    For validators of a whole model, whose plain errors would stand at the model and not at the key.
+    """
+    details = [
+        InitErrorDetails(type=PydanticCustomError("value_error", "{words}", {"words": words}), loc=where, input=found)
+        for where, words, found in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data(title, details)

@@ -6,13 +6,15 @@ The vocabulary is JSON Schema's, because the same definition becomes the run for
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from prefect_jobs.errors import OverrideError, TemplateError
-from prefect_jobs.model import Model
+from prefect_jobs.model import Model, Problem, refuse
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]
@@ -22,7 +24,7 @@ PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def has_type(value: Any, expected: str) -> bool:
-    """Whether a value is of a JSON type; a boolean is not a number."""
+    """Whether a value is of a JSON type; a boolean is not a number, and neither are NaN and the infinities."""
     match expected:
         case "string":
             return isinstance(value, str)
@@ -31,7 +33,7 @@ def has_type(value: Any, expected: str) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         case _:
             return isinstance(value, list)
 
@@ -58,26 +60,33 @@ class Parameter(Model):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Parameter:
+        refuse("Parameter", self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        """What the keys of a parameter say against each other."""
+        readable = True
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)
             except re.error as error:
-                raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from None
+                readable = False
+                yield ("pattern",), f"expected a regular expression ({error})", self.pattern
             if self.type != "string":
-                raise ValueError(f"pattern belongs to a string, not to type {self.type!r}")
-        if (self.minimum is not None or self.maximum is not None) and self.type not in ("number", "integer"):
-            raise ValueError(f"minimum and maximum belong to a number or an integer, not to type {self.type!r}")
+                yield ("pattern",), f"belongs to a string, not to type {self.type!r}", self.pattern
+        for bound in ("minimum", "maximum"):
+            if (value := getattr(self, bound)) is not None and self.type not in ("number", "integer"):
+                yield (bound,), f"belongs to a number or an integer, not to type {self.type!r}", value
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+            yield ("minimum",), f"is above maximum {self.maximum:g}", self.minimum
         if "items" in self.model_fields_set and self.type != "list":
-            raise ValueError(f"items belongs to a list, not to type {self.type!r}")
+            yield ("items",), f"belongs to a list, not to type {self.type!r}", self.items
         scalar_type = self.items if self.type == "list" else self.type
         for choice in self.enum or []:
             if not has_type(choice, scalar_type):
-                raise ValueError(f"enum value {choice!r} is not of type {scalar_type!r}")
-        if self.default is not None and (problem := self.problem_with(self.default)):
-            raise ValueError(f"default {self.default!r} is wrong: {problem}")
-        return self
+                yield ("enum",), f"expected values of type {scalar_type!r}", choice
+        if readable and self.default is not None and (problem := self.problem_with(self.default)):
+            yield ("default",), problem, self.default
 
     @property
     def required(self) -> bool:
@@ -122,12 +131,12 @@ def check_name(name: str, taken: frozenset[str]) -> None:
     """Refuse a parameter name that cannot be an environment variable, or that means something else.
 
     Raises:
-        TemplateError: with the name and what is expected.
+        TemplateError: with what is expected.
     """
     if not PARAMETER_NAME.fullmatch(name):
-        raise TemplateError(f"parameter {name!r}: expected a letter, then letters, digits and underscores")
+        raise TemplateError("expected a letter, then letters, digits and underscores")
     if name in taken:
-        raise TemplateError(f"parameter {name!r}: the name belongs to a run's override; choose another one")
+        raise TemplateError(f"{name!r} is the name of a run's override; choose another one")
 
 
 def resolve(parameters: Parameters, given: dict[str, Any], job: str) -> dict[str, Value]:

@@ -21,7 +21,7 @@ def location(found: Mapping[str, Any]) -> Location:
 def complaint(found: Mapping[str, Any], model: type[BaseModel]) -> str:
     """An error of pydantic about a value for ``model``: what is expected, and what was found."""
     if found["type"] == "extra_forbidden":
-        return f"unknown key; expected one of {', '.join(_keys(model, location(found)[:-1]))}"
+        return unknown_key(model, location(found)[:-1])
     if found["type"] == "missing":
         return "is missing"
     message = str(found["msg"]).removeprefix("Value error, ")
@@ -40,12 +40,13 @@ def complaint(found: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"{message}, found {shown}"
 
 
-def _keys(model: type[BaseModel], path: Location) -> list[str]:
-    """The keys that a mapping at a path below a model takes."""
+def unknown_key(model: type[BaseModel], path: Location = ()) -> str:
+    """What a mapping at a path below a model takes, for somebody who wrote something else."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
-    return [name for name, field in model.model_fields.items() if not field.exclude]
+    known = (name for name, field in model.model_fields.items() if not field.exclude)
+    return f"unknown key; expected one of {', '.join(known)}"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
