@@ -56,7 +56,7 @@ class Process(Infrastructure):
     home: Path | None = Field(
         default=None,
         title="Home folder",
-        description="Where the folders of runs and named volumes are made; default: the folder 'jobs' in Prefect's home.",
+        description="Where folders of runs and named volumes are made; default: the folder 'jobs' in Prefect's home.",
         examples=["/var/lib/prefect-jobs"],
     )
     workspace: Path | None = Field(
@@ -98,7 +98,7 @@ class Process(Infrastructure):
         if spec.command is None:
             problems.append("it has no command, and a process has no image whose entrypoint could be used")
         problems += [
-            f"it mounts the host folder {mount.source!r} at {mount.target!r}; a process sees host folders where they are"
+            f"it mounts the host folder {mount.source!r} at {mount.target!r}; a process sees it where it is"
             for mount in spec.mounts
             if mount.is_host_folder and mount.source.rstrip("/") != mount.target.rstrip("/")
         ]

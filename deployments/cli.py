@@ -311,6 +311,6 @@ def _show(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
         table.add_column(name, no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console = Console()
     # A row stays a row: a terminal wraps it by itself, and a pipe does not care.
-    console.print(table, soft_wrap=True, width=max(console.width, console.measure(table).maximum))
+    needed = Console(width=10_000).measure(table).maximum
+    Console(width=needed, soft_wrap=True).print(table)

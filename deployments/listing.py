@@ -13,7 +13,6 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
-    FlowRunFilterId,
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -80,7 +79,7 @@ def _row(flow_run: FlowRun) -> dict[str, Any]:
         "job": template.get("name"),
         "state": flow_run.state.name if flow_run.state else None,
         "started": f"{start.astimezone():%Y-%m-%d %H:%M:%S}" if start else None,
-        "seconds": round(flow_run.total_run_time.total_seconds(), 1),
+        "seconds": round(flow_run.estimated_run_time.total_seconds(), 1),
         "version": flow_run.deployment_version,
         "id": str(flow_run.id),
     }
@@ -111,9 +110,7 @@ async def describe(client: PrefectClient, what: str) -> str:
 
 
 async def _describe_run(client: PrefectClient, flow_run: FlowRun) -> str:
-    (fresh,) = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])), limit=1
-    )
+    fresh = await client.read_flow_run(flow_run.id)
     lines = [f"{key + ':':<10} {value}" for key, value in _row(fresh).items()]
     given = {name: value for name, value in fresh.parameters.items() if name != "job"}
     lines += [f"{'asked for:':<10} {given}"] if given else []

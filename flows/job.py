@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterable
 from functools import cache
 from typing import Any, cast
 
+import httpx
 from prefect import Flow, get_run_logger, task
 from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
@@ -76,11 +77,15 @@ class Attempts:
         self.last = outcome
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.1f} s"
         logger.info("Attempt %d ended%s: %s", number, took, outcome.summary())
-        await record(outcome, self.job.name, self.infrastructure)
+        try:
+            await record(outcome, self.job.name, self.infrastructure)
+        except httpx.HTTPError as error:
+            # The client has tried several times; how the container ended counts more than the table about it.
+            logger.warning("The outcome could not be kept as an artifact: %r", error)
         return outcome
 
-    def again(self, *_: Any) -> bool:
-        """Whether Prefect shall retry: called with task, task run and state after each failed attempt."""
+    def again(self) -> bool:
+        """Whether another attempt shall follow the last one."""
         return self.last is not None and self.budget.spend(self.last)
 
 
@@ -114,7 +119,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         async with infrastructure.engine() as engine:
             attempts = Attempts(job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
-                retried = attempt.with_options(retry_condition_fn=attempts.again, **budget.task_options())
+                # A plain function: Prefect takes a bound method for one that always says no.
+                retried = attempt.with_options(retry_condition_fn=lambda *_: attempts.again(), **budget.task_options())
                 await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
             finally:
                 await engine.release(identity.run_id)

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from prefect_jobs.blocks.engine import LogLine, Stream
+from prefect_jobs.blocks.engine import Container, LogLine, Stream
 from prefect_jobs.job import Logging
 
 _LEVELS: dict[Stream, int] = {"stdout": logging.INFO, "stderr": logging.WARNING}
 _TAIL_LINES = 10
 _TAIL_WIDTH = 500
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 _MASK = "***"
 _SHORTEST_SECRET = 3
@@ -40,11 +41,24 @@ class RunLog:
         self._logger = logger
         self._mask = mask
         self._level = logging.getLevelName(settings.level) if settings.prefect else logging.CRITICAL
-        self._last = datetime.min.replace(tzinfo=UTC)
+        self._last = _NEVER
+        self._read, self._read_then = _NEVER, 0
         self._tail: dict[Stream, deque[str]] = {
             "stdout": deque(maxlen=_TAIL_LINES),
             "stderr": deque(maxlen=_TAIL_LINES),
         }
+
+    async def follow(self, container: Container) -> None:
+        """Log the container's lines until its log ends, going on where an earlier call was interrupted."""
+        after = None if self._read == _NEVER else self._read - _TICK
+        skip = self._read_then
+        async for line in container.logs(after):
+            if skip > 0:
+                skip -= 1
+                continue
+            self._read_then = self._read_then + 1 if line.timestamp == self._read else 1
+            self._read = line.timestamp
+            self.write(line)
 
     def write(self, line: LogLine) -> None:
         """Log one line with the container's own timestamp.
@@ -55,7 +69,7 @@ class RunLog:
         self._tail[line.stream].append(text[:_TAIL_WIDTH])
         if (level := _LEVELS[line.stream]) < self._level:
             return
-        self._last = max(line.timestamp, self._last + _TICK) if self._last.year > 1 else line.timestamp
+        self._last = max(line.timestamp, self._last + _TICK)
         logger = self._logger.logger
         record = logger.makeRecord(logger.name, level, "", 0, text, (), None, extra=dict(self._logger.extra or {}))
         record.created = self._last.timestamp()

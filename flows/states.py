@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.client.schemas.objects import State, StateType
 
 from prefect_jobs.outcome import Outcome, Reason
 
-# The state of a run that ended for a reason, and the state's name where it is not the type's own.
+# The state's type and name for each reason; a name of its own only where it says more than the type does.
 _STATES = {
-    Reason.SUCCEEDED: (Completed, None),
-    Reason.FAILED: (Failed, None),
-    Reason.OUT_OF_MEMORY: (Failed, "OutOfMemory"),
-    Reason.TIMED_OUT: (Failed, "TimedOut"),
-    Reason.IMAGE_UNAVAILABLE: (Crashed, "ImageUnavailable"),
-    Reason.UNSCHEDULABLE: (Crashed, "Unschedulable"),
-    Reason.EVICTED: (Crashed, "Evicted"),
-    Reason.PREEMPTED: (Crashed, "Preempted"),
-    Reason.LOST: (Crashed, "Lost"),
-    Reason.KILLED: (Crashed, "Killed"),
-    Reason.CANCELLED: (Cancelled, None),
+    Reason.SUCCEEDED: (StateType.COMPLETED, "Completed"),
+    Reason.FAILED: (StateType.FAILED, "Failed"),
+    Reason.OUT_OF_MEMORY: (StateType.FAILED, "OutOfMemory"),
+    Reason.TIMED_OUT: (StateType.FAILED, "TimedOut"),
+    Reason.IMAGE_UNAVAILABLE: (StateType.CRASHED, "ImageUnavailable"),
+    Reason.UNSCHEDULABLE: (StateType.CRASHED, "Unschedulable"),
+    Reason.EVICTED: (StateType.CRASHED, "Evicted"),
+    Reason.PREEMPTED: (StateType.CRASHED, "Preempted"),
+    Reason.LOST: (StateType.CRASHED, "Lost"),
+    Reason.KILLED: (StateType.CRASHED, "Killed"),
+    Reason.CANCELLED: (StateType.CANCELLED, "Cancelled"),
 }
 
 
 def run_state(outcome: Outcome) -> State[Any]:
     """The state of the run."""
-    make, name = _STATES[outcome.reason]
-    state: State[Any] = make(message=outcome.text())
-    return state if name is None else state.model_copy(update={"name": name})
+    type_, name = _STATES[outcome.reason]
+    return State(type=type_, name=name, message=outcome.text())
 
 
 def attempt_state(outcome: Outcome) -> State[Any]:
-    """The state of the attempt: as the run's, but of type Failed where it is Crashed, which Prefect never retries."""
-    state = run_state(outcome)
-    return Failed(name=state.name, message=state.message) if state.is_crashed() else state
+    """The state of the attempt: as the run's, but of type Failed where that is Crashed, which Prefect never retries."""
+    type_, name = _STATES[outcome.reason]
+    return State(type=StateType.FAILED if type_ is StateType.CRASHED else type_, name=name, message=outcome.text())

@@ -57,8 +57,10 @@ async def supervise(
     try:
         outcome = await _follow(container, spec, log, _least(spec.attempt_timeout, seconds_left))
     except BaseException:
-        # Cancelled, or the process is told to end: the container goes first.
+        # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
+        logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", spec.grace_seconds)
         await container.stop(spec.grace_seconds)
+        await log.follow(container)
         raise
     finally:
         await container.remove()
@@ -90,12 +92,7 @@ async def _launch(
 
 async def _follow(container: Container, spec: ContainerSpec, log: RunLog, seconds: float | None) -> Outcome:
     """Hand on the container's lines until it has ended, stopping it at its timeout."""
-
-    async def pump() -> None:
-        async for line in container.logs():
-            log.write(line)
-
-    pumping = asyncio.create_task(pump(), name="prefect-jobs: log of a container")
+    following = asyncio.create_task(log.follow(container), name="prefect-jobs: log of a container")
     try:
         try:
             async with asyncio.timeout(seconds):
@@ -106,10 +103,10 @@ async def _follow(container: Container, spec: ContainerSpec, log: RunLog, second
             outcome = outcome.model_copy(
                 update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {seconds:g} s"}
             )
-        await pumping
+        await following
         return outcome
     finally:
-        pumping.cancel()
+        following.cancel()
 
 
 def _least(*limits: float | None) -> float | None:

@@ -6,9 +6,12 @@ import hashlib
 import json
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from prefect_jobs.errors import VersionError
 from prefect_jobs.job import Job
 from prefect_jobs.model import Model
+from prefect_jobs.wording import complaint, location
 
 
 class DeployedJob(Model):
@@ -44,9 +47,13 @@ class DeployedJob(Model):
         """
         try:
             deployed = cls.model_validate(document)
-        except ValueError as error:
+        except ValidationError as error:
+            problems = "; ".join(
+                ": ".join((".".join(map(str, location(found))) or "job", complaint(found, cls)))
+                for found in error.errors(include_url=False)
+            )
             raise VersionError(
-                f"the parameter 'job' does not hold a template that this release of prefect-jobs reads: {error}; "
+                f"the parameter 'job' does not hold a template that this release of prefect-jobs reads: {problems}; "
                 "apply the job again, and leave 'job' out of the run's parameters"
             ) from None
         if deployed.version != version:

@@ -82,7 +82,8 @@ class Outcome(Model):
         """How long the container ran, in seconds."""
         if self.started is None or self.ended is None:
             return None
-        return (self.ended - self.started).total_seconds()
+        # An engine may note the start of a very short container after its end.
+        return max(0.0, (self.ended - self.started).total_seconds())
 
     @property
     def shell_code(self) -> int:
