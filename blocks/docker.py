@@ -33,7 +33,7 @@ class Docker(Infrastructure):
     _block_type_name = "Docker Infrastructure"
     _block_type_slug = "docker"
     _description = "Run container jobs on a Docker engine."
-    _documentation_url = "https://github.com/prefect-jobs/prefect-jobs#docker"  # type: ignore[assignment]
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]
     _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/14a315b79990200db7341e42553e23650b34bb96-250x250.png"  # type: ignore[assignment]
 
     host: DockerHost | None = Field(

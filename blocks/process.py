@@ -48,7 +48,7 @@ class Process(Infrastructure):
     _block_type_name = "Process Infrastructure"
     _block_type_slug = "process"
     _description = "Run container jobs as processes of this machine."
-    _documentation_url = "https://github.com/prefect-jobs/prefect-jobs#process"  # type: ignore[assignment]
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]
     _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/356e6766a91baf20e1d08bbe16e8b5aaef4d8643-48x48.png"  # type: ignore[assignment]
 
     takes_images: ClassVar[bool] = False
