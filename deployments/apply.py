@@ -88,8 +88,7 @@ async def pinned(job: Job) -> DeployedJob:
     stand_ins = {name: job.parameters[name].default for name in job.parameters}
     spec = container_spec(plain, Request(parameters={n: "" if v is None else v for n, v in stand_ins.items()}))
     infrastructure.check(spec, job.name)
-    for schedule in job.schedules:
-        Request.parse(job, {**job.defaults(), **schedule.parameters})
+    schedules.check(job)
     if job.image is None or not infrastructure.takes_images:
         return plain
     async with infrastructure.engine() as engine:
@@ -126,6 +125,7 @@ async def _apply_one(client: PrefectClient, flow_id: UUID, deployed: DeployedJob
             flow_id=flow_id, name=job.name, schedules=schedules.creations(job), **_for_creation(wanted)
         )
         return Change(job.name, "created", deployed.version, deployment_id=deployment_id)
+    wanted["entrypoint"] = entrypoint(job.parameters, there.entrypoint)
     details = [name for name, value in wanted.items() if _current(there, name) != value]
     if details:
         await client.update_deployment(there.id, DeploymentUpdate(**{name: wanted[name] for name in details}))

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from pydantic import ValidationError
 
+from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.job import Job, Schedule
+from prefect_jobs.request import Request
+from prefect_jobs.wording import complaint
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import DeploymentSchedule
@@ -31,6 +35,22 @@ def slugs(job: Job) -> dict[str, Schedule]:
             slug, number = f"{slug.removesuffix(f'-{number - 1}')}-{number}", number + 1
         found[slug] = schedule
     return found
+
+
+def check(job: Job) -> None:
+    """Refuse schedules that Prefect does not take, or whose parameters the job does not take.
+
+    Raises:
+        TemplateError: the message names job and schedule.
+    """
+    for slug, schedule in slugs(job).items():
+        try:
+            prefect_schedule(schedule)
+            Request.parse(job, {**job.defaults(), **schedule.parameters})
+        except (ValidationError, OverrideError) as error:
+            invalid = isinstance(error, ValidationError)
+            words = complaint(error.errors()[0], Schedule) if invalid else str(error)
+            raise TemplateError(f"job {job.name!r}, schedule {slug}: {words}") from error
 
 
 def prefect_schedule(schedule: Schedule) -> CronSchedule | IntervalSchedule | RRuleSchedule:
