@@ -48,8 +48,7 @@ def check(job: Job) -> None:
             prefect_schedule(schedule)
             Request.parse(job, {**job.defaults(), **schedule.parameters})
         except (ValidationError, OverrideError) as error:
-            invalid = isinstance(error, ValidationError)
-            words = complaint(error.errors()[0], Schedule) if invalid else str(error)
+            words = complaint(error.errors()[0], Schedule) if isinstance(error, ValidationError) else str(error)
             raise TemplateError(f"job {job.name!r}, schedule {slug}: {words}") from error
 
 

@@ -162,15 +162,23 @@ def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
     return cast("Flow[..., State[Any]]", made)
 
 
-def entrypoint(parameters: Iterable[str]) -> str:
-    """By which a deployment names the flow for these typed parameters."""
-    names = ",".join(parameters)
+def entrypoint(parameters: Iterable[str], earlier: str | None = None) -> str:
+    """By which a deployment names the flow for these typed parameters.
+
+    Those of its ``earlier`` entrypoint stay: a run that waits was started with them.
+    """
+    names = ",".join(dict.fromkeys([*parameters, *_names((earlier or "").removeprefix(f"{__name__}."))]))
     return f"{__name__}.run_job[{names}]" if names else f"{__name__}.run_job"
 
 
+def _names(function: str) -> tuple[str, ...]:
+    """The typed parameters in ``run_job[MODEL_CLASS,size]``."""
+    if function.startswith("run_job[") and function.endswith("]"):
+        return tuple(function.removeprefix("run_job[").removesuffix("]").split(","))
+    return ()
+
+
 def __getattr__(name: str) -> Flow[..., State[Any]]:
-    if name == "run_job":
-        return flow_of(())
-    if name.startswith("run_job[") and name.endswith("]"):
-        return flow_of(tuple(name.removeprefix("run_job[").removesuffix("]").split(",")))
+    if name == "run_job" or (name.startswith("run_job[") and name.endswith("]")):
+        return flow_of(_names(name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
