@@ -2,99 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import io
 import json
-import logging
-import tarfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import aiodocker
 
 from prefect_jobs.blocks import docker_logs
-from prefect_jobs.blocks.docker_client import AWAY, client_for, delays, insist, request
+from prefect_jobs.blocks.docker_body import checkpoint_volume, create_body, folders
+from prefect_jobs.blocks.docker_client import AWAY, delays, insist
+from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
 from prefect_jobs.errors import EngineUnavailable, InfrastructureError
 from prefect_jobs.outcome import Outcome, Reason
-from prefect_jobs.spec import ContainerSpec, Identity, Places, PullPolicy
+from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
 
-logger = logging.getLogger("prefect_jobs.docker")
-
-_MINE = "prefect-jobs/run-id"
-_PLACES = Places()
-
-
-class Connection:
-    """A client and the one event stream that tells all its containers' ends."""
-
-    def __init__(self, client: aiodocker.Docker) -> None:
-        self.client = client
-        self.users = 0
-        self._ended: dict[str, asyncio.Event] = {}
-        self._watcher: asyncio.Task[None] | None = None
-
-    @asynccontextmanager
-    async def end_of(self, container_id: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the container may have ended; ask the engine whether it has."""
-        event = self._ended.setdefault(container_id, asyncio.Event())
-        event.set()
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
-        try:
-            yield event
-        finally:
-            self._ended.pop(container_id, None)
-
-    async def _watch(self) -> None:
-        filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [_MINE]})
-        async for _ in delays():
-            with contextlib.suppress(*AWAY, aiodocker.DockerError):
-                async with request(self.client, "GET", "events", params={"filters": filters}) as response:
-                    # Whatever ended while nobody listened is found by asking once.
-                    for event in self._ended.values():
-                        event.set()
-                    async for line in response.content:
-                        if ended := self._ended.get(json.loads(line)["Actor"]["ID"]):
-                            ended.set()
-
-    async def close(self) -> None:
-        """Stop listening and let go of the sockets."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-        await self.client.close()
-
-
-_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, Connection]] = WeakKeyDictionary()
-
 
 @asynccontextmanager
 async def connected(block: Docker) -> AsyncIterator[DockerEngine]:
-    """The engine of a block; the connection is shared in an event loop and closed by its last user."""
-    url = block.host.base_url if block.host is not None else None
-    shared = _connections.setdefault(asyncio.get_running_loop(), {})
-    connection = shared.get(url)
-    if connection is None:
-        connection = shared[url] = Connection(client_for(url))
-    connection.users += 1
-    try:
+    """The engine of a block, on the connection that all blocks of the same engine share in an event loop."""
+    async with shared_connection(block.host.base_url if block.host is not None else None) as connection:
         yield DockerEngine(block, connection)
-    finally:
-        connection.users -= 1
-        if connection.users == 0:
-            del shared[url]
-            await connection.close()
 
 
 class DockerEngine(Engine):
@@ -145,7 +81,7 @@ class DockerEngine(Engine):
             if error.status == 409:
                 return await self._get(name)
             raise
-        await container.put_archive("/", _folders())  # type: ignore[no-untyped-call]
+        await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
         return container
 
     async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
@@ -174,12 +110,12 @@ class DockerEngine(Engine):
     async def containers(self) -> list[Found]:
         """Every container that carries this project's labels."""
         try:
-            found = await self.client.containers.list(all=1, filters=json.dumps({"label": [_MINE]}))
+            found = await self.client.containers.list(all=1, filters=json.dumps({"label": [MINE]}))
         except AWAY as error:
             raise EngineUnavailable(f"the Docker engine did not answer: {error!r}") from error
         return [
             Found(
-                UUID(container["Labels"][_MINE]),
+                UUID(container["Labels"][MINE]),
                 int(container["Labels"]["prefect-jobs/attempt"]),
                 container["Labels"]["prefect-jobs/job"],
                 container["State"] == "running",
@@ -268,82 +204,6 @@ class DockerContainer(Container):
 
 class _NotThere(Exception):
     """The engine has no container of that name."""
-
-
-def checkpoint_volume(run_id: UUID) -> str:
-    """The volume that a run's attempts share."""
-    return f"prefect-jobs-{run_id}-checkpoint"
-
-
-def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """A container as the engine's API takes it (Engine API, "Create a container")."""
-    env = {**spec.env, **secrets, **identity.environment, **_PLACES.environment}
-    shape, security = spec.shape, spec.security
-    mounts: list[dict[str, Any]] = [
-        {
-            "Type": "bind" if mount.is_host_folder else "volume",
-            "Source": mount.source,
-            "Target": mount.target,
-            "ReadOnly": mount.read_only,
-        }
-        for mount in spec.mounts
-    ]
-    mounts.append(
-        {
-            "Type": "volume",
-            "Source": checkpoint_volume(identity.run_id),
-            "Target": _PLACES.checkpoint,
-            "VolumeOptions": {"Labels": identity.labels},
-        }
-    )
-    host: dict[str, Any] = {
-        "Mounts": mounts,
-        "Privileged": security.privileged,
-        "CapAdd": security.capabilities,
-        "Devices": [
-            {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in security.devices
-        ],
-        # The engine's default may be a driver whose logs cannot be read back, or one that rotates lines away.
-        "LogConfig": {"Type": "json-file", "Config": {}},
-    }
-    if not security.privileged:
-        host["SecurityOpt"] = ["no-new-privileges"]
-    if network := "host" if security.host_network else block.network:
-        host["NetworkMode"] = network
-    if shape.cpu is not None:
-        host["NanoCpus"] = round(shape.cpu.cores * 1e9)
-    if shape.memory is not None:
-        host["Memory"] = host["MemorySwap"] = shape.memory.bytes
-    if shape.shared_memory is not None:
-        host["ShmSize"] = shape.shared_memory.bytes
-    if shape.gpu:
-        host["DeviceRequests"] = [{"Driver": "nvidia", "Count": shape.gpu, "Capabilities": [["gpu"]]}]
-    body: dict[str, Any] = {
-        "Image": spec.image,
-        "Env": [f"{name}={value}" for name, value in env.items()],
-        "Labels": identity.labels,
-        "StopSignal": "SIGTERM",
-        "HostConfig": host,
-    }
-    # As in Kubernetes: a command replaces the entrypoint, and with it the image's own arguments.
-    if spec.command is not None:
-        body |= {"Entrypoint": spec.command, "Cmd": spec.args or []}
-    elif spec.args is not None:
-        body["Cmd"] = spec.args
-    if security.user is not None:
-        body["User"] = security.user
-    return body
-
-
-def _folders() -> bytes:
-    """The folders of the container contract, open to whatever user the image runs as."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in ("/data", _PLACES.input, _PLACES.output, _PLACES.checkpoint):
-            folder = tarfile.TarInfo(path.lstrip("/"))
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755 if path == "/data" else 0o777
-            archive.addfile(folder)
-    return buffer.getvalue()
 
 
 def _is_refusal(error: aiodocker.DockerError) -> bool:

@@ -1,0 +1,79 @@
+"""One connection to a Docker engine, and the one event stream that tells the ends of all its containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
+
+import aiodocker
+
+from prefect_jobs.blocks.docker_client import AWAY, client_for, delays, request
+
+# The label by which this project's containers are known.
+MINE = "prefect-jobs/run-id"
+
+
+class Connection:
+    """A client and the one event stream that tells all its containers' ends."""
+
+    def __init__(self, client: aiodocker.Docker) -> None:
+        self.client = client
+        self.users = 0
+        self._ended: dict[str, asyncio.Event] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def end_of(self, container_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the container may have ended; ask the engine whether it has."""
+        event = self._ended.setdefault(container_id, asyncio.Event())
+        event.set()
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
+        try:
+            yield event
+        finally:
+            self._ended.pop(container_id, None)
+
+    async def _watch(self) -> None:
+        filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [MINE]})
+        async for _ in delays():
+            with contextlib.suppress(*AWAY, aiodocker.DockerError):
+                async with request(self.client, "GET", "events", params={"filters": filters}) as response:
+                    # Whatever ended while nobody listened is found by asking once.
+                    for event in self._ended.values():
+                        event.set()
+                    async for line in response.content:
+                        if ended := self._ended.get(json.loads(line)["Actor"]["ID"]):
+                            ended.set()
+
+    async def close(self) -> None:
+        """Stop listening and let go of the sockets."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self.client.close()
+
+
+_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, Connection]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_connection(url: str | None) -> AsyncIterator[Connection]:
+    """The event loop's connection to the engine at a URL; made by its first user and closed by its last."""
+    shared = _connections.setdefault(asyncio.get_running_loop(), {})
+    connection = shared.get(url)
+    if connection is None:
+        connection = shared[url] = Connection(client_for(url))
+    connection.users += 1
+    try:
+        yield connection
+    finally:
+        connection.users -= 1
+        if connection.users == 0:
+            del shared[url]
+            await connection.close()
