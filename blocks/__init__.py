@@ -6,10 +6,9 @@ Nothing here knows flows or deployments, and nothing decides what becomes of a r
 
 from importlib.util import find_spec
 
-from prefect_jobs.blocks.infrastructure import Infrastructure
 from prefect_jobs.blocks.process import Process
 
-__all__ = ["Infrastructure", "Process"]
+__all__ = ["Process"]
 
 if find_spec("prefect_docker") is not None:
     from prefect_jobs.blocks.docker import Docker as Docker

@@ -32,6 +32,8 @@ class Infrastructure(Block):
         default=DEFAULT_SHAPES,
         title="Shapes",
         description="Compute shapes by name: cpu, memory, gpu and shared_memory.",
+        # As a person would write it: what is not named is not limited.
+        json_schema_extra={"default": {n: s.model_dump(exclude_unset=True) for n, s in DEFAULT_SHAPES.items()}},
         examples=[{"small": {"cpu": 1, "memory": "2Gi"}}],
     )
     allow_host_folders: list[str] = Field(
