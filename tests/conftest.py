@@ -139,7 +139,7 @@ def execute(prefect_api: str) -> Execute:
 
         async with get_client() as client:
             flow_run = await client.read_flow_run(job_run.id)
-            flow = await load_flow_from_flow_run(client, flow_run, use_placeholder_flow=False)
+            flow = await load_flow_from_flow_run(flow_run, use_placeholder_flow=False)
         state = await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]
         await APILogHandler.aflush()
         await job_run.refresh()
