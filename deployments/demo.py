@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from httpx import HTTPError
 
 import prefect_jobs
-from prefect_jobs.deployments.demo_environment import cache_folder, make_environment
+from prefect_jobs.deployments.demo_environment import EnvironmentNotMade, cache_folder, make_environment
 from prefect_jobs.deployments.demo_home import alone_in, own_environment, own_settings, write_profile
 from prefect_jobs.deployments.demo_processes import Background, end_group, while_serving
 from prefect_jobs.deployments.demo_words import Teller, how_to_go_on
@@ -55,6 +55,9 @@ def demo(folder: Path | None = None) -> int:
     try:
         with alone_in(home), own_environment(home), tell.waiting():
             code = asyncio.run(_Demo(home, tell, background).run())
+    except EnvironmentNotMade as error:
+        tell.problem(str(error), [], home)
+        return 1
     except JobError as error:
         tell.problem(str(error), background, home)
         return 1

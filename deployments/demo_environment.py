@@ -18,6 +18,10 @@ from prefect_jobs.errors import InfrastructureError
 _LAST_LINES = 8
 
 
+class EnvironmentNotMade(InfrastructureError):
+    """The demo's Python environment cannot be had; the message has the installer's last lines and what to do."""
+
+
 def cache_folder() -> Path:
     """Where the demo keeps what it can make again: ``$XDG_CACHE_HOME/prefect-jobs``, or ``~/.cache/prefect-jobs``.
 
@@ -40,7 +44,7 @@ async def make_environment(requirements: Path, cache: Path) -> Path:
     It is made beside its place and moved there when it is whole, so that an interrupted one is never used.
 
     Raises:
-        InfrastructureError: it could not be made; the message has the installer's last lines and what to do.
+        EnvironmentNotMade: the installer failed.
     """
     folder = environment_folder(requirements, cache)
     if _is_whole(folder):
@@ -72,7 +76,7 @@ def _put_in_place(part: Path, folder: Path) -> None:
         with suppress(OSError):
             part.rename(folder)
     if not _is_whole(folder):
-        raise InfrastructureError(f"{part} cannot be moved to {folder}: remove the latter, then run the demo again")
+        raise EnvironmentNotMade(f"{part} cannot be moved to {folder}: remove the latter, then run the demo again")
 
 
 def _commands(folder: Path, requirements: Path) -> list[list[str]]:
@@ -107,8 +111,8 @@ async def _call(command: list[str], folder: Path) -> None:
             await process.wait()
     if process.returncode != 0:
         last = "\n".join(f"    {line}" for line in output.decode(errors="replace").splitlines()[-_LAST_LINES:])
-        raise InfrastructureError(
-            f"the Python environment of the demo could not be made: '{' '.join(command)}' ended with exit code "
-            f"{process.returncode}:\n{last}\nThe demo installs scikit-learn the first time: connect this machine to a "
-            "package index (UV_DEFAULT_INDEX or PIP_INDEX_URL name another one than the default), then run it again."
+        raise EnvironmentNotMade(
+            f"its Python environment could not be made. '{' '.join(command)}' ended with exit code "
+            f"{process.returncode}:\n\n{last}\n\nThe demo installs scikit-learn the first time: connect this machine "
+            "to a package index (UV_DEFAULT_INDEX or PIP_INDEX_URL name one other than the default), then run it again."
         )

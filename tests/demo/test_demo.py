@@ -1,0 +1,81 @@
+"""The demo trains two models without any preparation, and leaves nothing behind but what the UI shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from demos import Demo, Start
+
+REPORT = ("precision    recall  f1-score", "setosa", "versicolor", "virginica", "weighted avg")
+
+
+def _runs(demo: Demo) -> list[str]:
+    """The states of all runs that the home's database has."""
+    with sqlite3.connect(demo.home / "prefect.db") as database:
+        return [name for (name,) in database.execute("select state_name from flow_run")]
+
+
+def test_both_models_are_trained_and_nothing_is_left_running(start_demo: Start) -> None:
+    # A person's own Prefect: neither asked nor told anything.
+    demo = start_demo(PREFECT_API_URL="http://127.0.0.1:1/api", PREFECT_API_KEY="not-for-the-demo")
+    output = demo.output()
+    assert demo.process.returncode == 0, output
+    assert demo.running() == {}
+    for model, following in (("svc", "forest"), ("forest", "Both runs completed")):
+        report = output[output.index(f"Classification report of {model}:") :]
+        report = report[: report.index(following, len(f"Classification report of {model}:"))]
+        assert all(words in report for words in REPORT), output
+    assert _runs(demo) == ["Completed", "Completed"]
+    assert f"export PREFECT_HOME={demo.home}" in output
+    assert "unset PREFECT_API_KEY PREFECT_API_URL" in output
+    assert "--infrastructure docker" in output
+    assert "\x1b" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything_that_it_started(start_demo: Start, number: signal.Signals) -> None:
+    demo = start_demo()
+    demo.wait_for("train.py")
+    demo.process.send_signal(number)
+    output = demo.output(60)
+    assert demo.process.returncode == 128 + number, output
+    assert demo.running() == {}
+    assert set(_runs(demo)) <= {"Cancelled", "Completed"}
+    assert "Cancelled" in _runs(demo)
+
+
+def test_a_worker_that_dies_ends_the_demo_with_its_last_lines(start_demo: Start) -> None:
+    demo = start_demo()
+    demo.wait_for("train.py")
+    for pid, command in demo.running().items():
+        if "prefect worker" in command:
+            os.kill(pid, signal.SIGKILL)
+    output = demo.output(60)
+    assert demo.process.returncode == 1, output
+    assert "the worker ended by itself, with exit code -9" in output
+    assert "submitted to infrastructure" in output
+    assert demo.running() == {}
+
+
+def test_a_second_demo_in_the_same_home_is_refused(start_demo: Start) -> None:
+    first = start_demo()
+    first.wait_for("prefect server")
+    second = start_demo()
+    assert f"another demo is running in {second.home}" in second.output(30)
+    assert second.process.returncode == 1
+
+
+def test_without_network_and_environment_it_says_what_it_needs(start_demo: Start, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    nothing = str(tmp_path / "index")
+    demo = start_demo(XDG_CACHE_HOME=cache, UV_OFFLINE="1", UV_NO_INDEX="1", PIP_NO_INDEX="1", PIP_FIND_LINKS=nothing)
+    output = demo.output(60)
+    assert demo.process.returncode == 1
+    assert "its Python environment could not be made" in output
+    assert "connect this machine to a package index" in output
+    assert demo.running() == {}
+    assert list(Path(cache, "prefect-jobs").iterdir()) == []
