@@ -7,6 +7,7 @@ controlling process at the end.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -216,3 +217,20 @@ def python_base(docker_engine: None) -> str:
             )
             shutil.rmtree(folder)
     return name
+
+
+@pytest.fixture(scope="session")
+def iris_image(python_base: str) -> str:
+    """The image of examples/iris by the name that its job gives it, built when a file that goes into it has changed."""
+    folder = PROJECT / "examples/iris"
+    parts = [(folder / name).read_bytes() for name in ("Dockerfile", "requirements.txt", "train.py")]
+    built = f"prefect-jobs-test/iris:{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
+    with once("iris-image") as first:
+        if first:
+            if not has_image(built):
+                subprocess.run(
+                    ["docker", "build", "--quiet", "--build-arg", f"BASE={python_base}", "-t", built, str(folder)],
+                    check=True,
+                )
+            subprocess.run(["docker", "tag", built, "iris:1"], check=True)
+    return "iris:1"
