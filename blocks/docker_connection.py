@@ -23,20 +23,21 @@ class Connection:
     def __init__(self, client: aiodocker.Docker) -> None:
         self.client = client
         self.users = 0
-        self._ended: dict[str, asyncio.Event] = {}
+        self._waiting: set[tuple[str, asyncio.Event]] = set()
         self._watcher: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def end_of(self, container_id: str) -> AsyncIterator[asyncio.Event]:
         """An event that is set whenever the container may have ended; ask the engine whether it has."""
-        event = self._ended.setdefault(container_id, asyncio.Event())
+        event = asyncio.Event()
         event.set()
+        self._waiting.add((container_id, event))
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
         try:
             yield event
         finally:
-            self._ended.pop(container_id, None)
+            self._waiting.discard((container_id, event))
 
     async def _watch(self) -> None:
         filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [MINE]})
@@ -44,11 +45,15 @@ class Connection:
             with contextlib.suppress(*AWAY, aiodocker.DockerError):
                 async with request(self.client, "GET", "events", params={"filters": filters}) as response:
                     # Whatever ended while nobody listened is found by asking once.
-                    for event in self._ended.values():
-                        event.set()
+                    self._ring()
                     async for line in response.content:
-                        if ended := self._ended.get(json.loads(line)["Actor"]["ID"]):
-                            ended.set()
+                        self._ring(json.loads(line)["Actor"]["ID"])
+
+    def _ring(self, container_id: str | None = None) -> None:
+        """Wake who waits for a container, or everybody."""
+        for waited_for, event in self._waiting:
+            if container_id in (None, waited_for):
+                event.set()
 
     async def close(self) -> None:
         """Stop listening and let go of the sockets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -24,6 +25,9 @@ from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
+
+# How long the maker of a container has to start it, before another takes over.
+_CREATOR_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -72,35 +76,42 @@ class DockerEngine(Engine):
         """The container by its name: made now, or there already."""
         assert spec.image is not None
         name = identity.container_name
-        with contextlib.suppress(_NotThere):
-            return await self._get(name)
+        if there := await self._find(name):
+            await _left_to_its_creator(there)
+            return there
         await self.images.provide(spec.image, spec.pull_policy, tell)
         try:
-            container = await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
+            return await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
         except aiodocker.DockerError as error:
-            if error.status == 409:
-                return await self._get(name)
-            raise
-        await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
-        return container
+            if error.status != 409:
+                raise
+            if there := await self._find(name):
+                await _left_to_its_creator(there)
+                return there
+            raise aiodocker.DockerError(503, error.message) from error  # It was removed meanwhile: once more.
 
     async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
+        """Start the container if it never was: the engine starts what has ended as gladly as what is new."""
+        if not _is_new(await container.show()):
+            return
+        await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
+        if not _is_new(await container.show()):
+            return
         try:
             await container.start()
         except aiodocker.DockerError as error:
-            found = await container.show()
-            if found["State"]["ExitCode"] != 0:  # The command cannot be run: 126 or 127, which `wait` reports.
+            if not _is_new(await container.show()):  # The command cannot be run: 126 or 127, which `wait` reports.
                 return
             if _is_refusal(error):
                 raise aiodocker.DockerError(400, error.message) from error
             raise
 
-    async def _get(self, name: str) -> aiodocker.containers.DockerContainer:
+    async def _find(self, name: str) -> aiodocker.containers.DockerContainer | None:
         try:
             return await self.client.containers.get(name)
         except aiodocker.DockerError as error:
             if error.status == 404:
-                raise _NotThere from None
+                return None
             raise
 
     async def discard(self, identity: Identity) -> None:
@@ -202,8 +213,17 @@ class DockerContainer(Container):
                 raise
 
 
-class _NotThere(Exception):
-    """The engine has no container of that name."""
+def _is_new(found: dict[str, Any]) -> bool:
+    """Whether a container was made and nobody has tried to start it."""
+    return bool(found["State"]["Status"] == "created" and found["State"]["ExitCode"] == 0)
+
+
+async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) -> None:
+    """Wait until whoever made a container has started it, or long enough to know that its maker is no more."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CREATOR_SECONDS):
+            while _is_new(await container.show()):  # noqa: ASYNC110 - the engine's event may be over by now
+                await asyncio.sleep(0.05)
 
 
 def _is_refusal(error: aiodocker.DockerError) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import aiodocker
 import aiohttp
 
 from prefect_jobs.blocks.docker_client import AWAY, delays, request
 from prefect_jobs.blocks.engine import LogLine, Stream
+from prefect_jobs.blocks.moments import Moments
 
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 
@@ -27,21 +29,39 @@ def nanoseconds(stamp: bytes) -> int:
 async def lines(client: aiodocker.Docker, container_id: str, after: datetime | None) -> AsyncIterator[LogLine]:
     """All lines later than ``after``, until the container has ended and its log is read.
 
-    The engine is asked anew after a dropped connection, from the last line's nanosecond on; lines of that very
-    nanosecond that were seen already are skipped by their number.
+    The log is always read from its start: the engine gives its messages in one order, so that after a dropped
+    connection those that were seen are counted off, while their times may be equal, or cross between the streams.
+    A line is given once it is whole, with the time of its last part.
     """
-    last = -1 if after is None else round(after.timestamp() * 1e6) * 1000 + 999
-    seen_at_last = 0
+    seen, moments = 0, Moments()
+    last: _Message | None = None
+    parts: dict[Stream, list[_Message]] = {"stdout": [], "stderr": []}
+
+    def whole(stream: Stream) -> list[LogLine]:
+        """The line whose parts are all there; none where it is not later than ``after``."""
+        moment = moments.of(parts[stream][-1].nanoseconds)
+        text = b"".join(part.text for part in parts[stream]).removesuffix(b"\n").decode(errors="replace")
+        parts[stream] = []
+        return [LogLine(moment, stream, text)] if after is None or moment > after else []
+
     async for _ in delays():
-        skip = seen_at_last
+        number = 0
         try:
-            async for when, stream, text in _follow(client, container_id, last):
-                if when < last or (when == last and skip > 0):
-                    skip -= when == last
+            async for message in _messages(client, container_id, follow="1"):
+                number += 1
+                if number <= seen:
                     continue
-                seen_at_last = seen_at_last + 1 if when == last else 1
-                last = when
-                yield LogLine(datetime.fromtimestamp(when / 1e9, UTC), stream, text.decode(errors="replace"))
+                seen, last = number, message
+                parts[message.stream].append(message)
+                if message.text.endswith(b"\n"):
+                    for line in whole(message.stream):
+                        yield line
+            if not await _is_all(client, container_id, last):
+                continue
+            for stream in parts:
+                if parts[stream]:
+                    for line in whole(stream):
+                        yield line
             return
         except AWAY:
             continue
@@ -52,31 +72,36 @@ async def lines(client: aiodocker.Docker, container_id: str, after: datetime | N
                 raise
 
 
-async def _follow(client: aiodocker.Docker, container_id: str, since: int) -> AsyncIterator[tuple[int, Stream, bytes]]:
-    """Lines from one connection. A line is given once it is whole, with the time of its first part.
+class _Message(NamedTuple):
+    """A message of the engine's log. One without a line break is a part of a longer line."""
 
-    The engine sends a frame for each message of its log: a header of eight bytes with the stream and the length
-    (Engine API, "Attach to a container", stream format), then a timestamp, a space, and the text. A message without a
-    line break is a part of a longer line.
+    stream: Stream
+    nanoseconds: int
+    text: bytes
+
+
+async def _is_all(client: aiodocker.Docker, container_id: str, last: _Message | None) -> bool:
+    """Whether the container has ended and this is the last message of its log.
+
+    Engines end a stream that follows a log when the container ends, now and then before the last messages.
     """
-    parameters = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1"}
-    if since >= 0:
-        parameters["since"] = f"{since // 10**9}.{since % 10**9:09d}"
-    parts: dict[Stream, list[bytes]] = {"stdout": [], "stderr": []}
-    started: dict[Stream, int] = {}
+    if (await client.containers.container(container_id).show())["State"]["Running"]:
+        return False
+    end = [message async for message in _messages(client, container_id, follow="0", tail="1")]
+    return end[-1:] == ([] if last is None else [last])
+
+
+async def _messages(client: aiodocker.Docker, container_id: str, **options: str) -> AsyncIterator[_Message]:
+    """The messages of the log.
+
+    The engine sends a frame for each: a header of eight bytes with the stream and the length (Engine API, "Attach to a
+    container", stream format), then a timestamp, a space, and the text.
+    """
+    parameters = {"stdout": "1", "stderr": "1", "timestamps": "1", **options}
     async with request(client, "GET", f"containers/{container_id}/logs", params=parameters) as response:
         while header := await _exactly(response, 8):
-            stream: Stream = "stderr" if header[0] == 2 else "stdout"
             stamp, _, text = (await _exactly(response, int.from_bytes(header[4:], "big"))).partition(b" ")
-            if not parts[stream]:
-                started[stream] = nanoseconds(stamp)
-            parts[stream].append(text.removesuffix(b"\n"))
-            if text.endswith(b"\n"):
-                yield started[stream], stream, b"".join(parts[stream])
-                parts[stream] = []
-        for stream, rest in parts.items():
-            if rest:
-                yield started[stream], stream, b"".join(rest)
+            yield _Message("stderr" if header[0] == 2 else "stdout", nanoseconds(stamp), text)
 
 
 async def _exactly(response: aiohttp.ClientResponse, size: int) -> bytes:

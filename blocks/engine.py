@@ -26,7 +26,7 @@ class LogLine:
     """One line that a container wrote, without its line break."""
 
     timestamp: datetime
-    """When the engine received it; with a time zone."""
+    """When the engine received it, with a time zone; later than that of the line before it (see `moments`)."""
     stream: Stream
     text: str
 
@@ -48,7 +48,8 @@ class Container(ABC):
     def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """Its lines in order, from the first one later than ``after``, until the stream has truly ended.
 
-        Picks up again after a dropped connection, without losing or doubling a line.
+        Picks up again after a dropped connection, without losing or doubling a line. A line has the same time in
+        every reading, so that whoever goes on after the time of a line gets exactly those that follow it.
         """
 
     @abstractmethod
@@ -61,7 +62,7 @@ class Container(ABC):
 
     @abstractmethod
     async def remove(self) -> None:
-        """Remove what the attempt left on the engine. Removing twice is no error."""
+        """Remove what the attempt left on the engine, killing it first if it runs. Removing twice is no error."""
 
 
 class Engine(ABC):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_jobs.blocks.engine import Container, LogLine
+from prefect_jobs.blocks.moments import Moments
 from prefect_jobs.errors import EngineUnavailable
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import Identity
@@ -33,7 +34,7 @@ class ProcessContainer(Container):
 
     async def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The lines of the shim's log; the shim says when there are more."""
-        nanoseconds = -1 if after is None else round(after.timestamp() * 1e6) * 1000 + 999
+        moments = Moments()
         async with self._connected() as shim_says, _opened(self.folder / "log") as log:
             alive, rest = True, b""
             while True:
@@ -41,11 +42,10 @@ class ProcessContainer(Container):
                     *records, rest = (rest + data).split(b"\n")
                     for record in records:
                         when, stream, text = record.split(b" ", 2)
-                        if int(when) > nanoseconds:
+                        moment = moments.of(int(when))
+                        if after is None or moment > after:
                             yield LogLine(
-                                datetime.fromtimestamp(int(when) / 1e9, UTC),
-                                "stdout" if stream == b"o" else "stderr",
-                                text.decode(errors="replace"),
+                                moment, "stdout" if stream == b"o" else "stderr", text.decode(errors="replace")
                             )
                 if not alive:
                     return
@@ -91,7 +91,8 @@ class ProcessContainer(Container):
                     return
 
     async def remove(self) -> None:
-        """Remove the attempt's folder."""
+        """Kill the process if it still runs, and remove the attempt's folder."""
+        await self.stop(0)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     @contextlib.asynccontextmanager
@@ -100,7 +101,9 @@ class ProcessContainer(Container):
         path = self.folder / "shim.sock"
         descriptor = None
         if len(str(path)) > _LONGEST_SOCKET_PATH:
-            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+            # Without the folder this names no file either, which is what is so.
             path = Path(f"/proc/self/fd/{descriptor}/shim.sock")
         writer: asyncio.StreamWriter | None = None
         reader = asyncio.StreamReader()

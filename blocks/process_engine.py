@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import shutil
 import sys
@@ -58,7 +59,7 @@ class ProcessEngine(Engine):
     def _prepare(
         self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], folders: RunFolders
     ) -> dict[str, Any]:
-        """Make the folders of an attempt and the shim's request; an attempt that has started is left alone."""
+        """Make the folders of an attempt, where it has none yet, and the shim's request."""
         assert spec.command is not None
         folder = folders.attempt(identity.attempt)
         work = folder / "work"
@@ -66,19 +67,15 @@ class ProcessEngine(Engine):
             input=str(folder / "data/input"), output=str(folder / "data/output"), checkpoint=str(folders.checkpoint)
         )
         volumes = self._volumes(spec)
-        if not (folder / "started.json").exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for path in (work, *map(Path, (places.input, places.output, places.checkpoint, *volumes.values()))):
-                path.mkdir(parents=True, exist_ok=True)
-            if self.block.workspace is not None:
-                try:
-                    shutil.copytree(self.block.workspace, work, dirs_exist_ok=True, symlinks=True)
-                except OSError as error:
-                    raise InfrastructureError(
-                        f"the workspace {str(self.block.workspace)!r} of {self.block.label} cannot be copied to "
-                        f"{str(work)!r}: {error}; mend the block's workspace"
-                    ) from error
-            shim.write_whole(str(folder / "identity.json"), {"job": identity.job, "attempt": identity.attempt})
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Of several who launch at once one fills the folder; nobody touches it once the process may run.
+        with open(folder / "prepare.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "identity.json").exists():
+                for path in (work, *map(Path, (places.input, places.output, places.checkpoint, *volumes.values()))):
+                    path.mkdir(parents=True, exist_ok=True)
+                self._copy_workspace(work)
+                shim.write_whole(str(folder / "identity.json"), {"job": identity.job, "attempt": identity.attempt})
         env = {
             **self.block.base_environment(),
             **spec.env,
@@ -88,6 +85,17 @@ class ProcessEngine(Engine):
             **places.environment,
         }
         return {"argv": [*spec.command, *(spec.args or [])], "cwd": str(work), "env": env}
+
+    def _copy_workspace(self, work: Path) -> None:
+        if self.block.workspace is None:
+            return
+        try:
+            shutil.copytree(self.block.workspace, work, dirs_exist_ok=True, symlinks=True)
+        except OSError as error:
+            raise InfrastructureError(
+                f"the workspace {str(self.block.workspace)!r} of {self.block.label} cannot be copied to "
+                f"{str(work)!r}: {error}; mend the block's workspace"
+            ) from error
 
     def _volumes(self, spec: ContainerSpec) -> dict[str, str]:
         """Named volumes are folders that persist; the process finds each under ``JOB_VOLUME_<NAME>``."""
@@ -101,9 +109,8 @@ class ProcessEngine(Engine):
 
     async def discard(self, identity: Identity) -> None:
         """Kill and remove the attempt's process."""
-        container = ProcessContainer(RunFolders(self.block.folder, identity.run_id).attempt(identity.attempt), identity)
-        await container.stop(0)
-        await container.remove()
+        folder = RunFolders(self.block.folder, identity.run_id).attempt(identity.attempt)
+        await ProcessContainer(folder, identity).remove()
 
     async def containers(self) -> list[Found]:
         """Every attempt whose folder is there."""

@@ -42,20 +42,32 @@ def main() -> None:
     request = json.load(sys.stdin)
     if os.fork() > 0:
         os._exit(0)  # The supervisor has no child to wait for.
-    lock = os.open("lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(os.open("started.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except (BlockingIOError, FileExistsError):
+    if not is_first():
         say("taken")
         return
     Shim(request).run()
 
 
+def is_first() -> bool:
+    """Take the attempt for this shim, for as long as it lives; False if another has it or had it."""
+    lock = os.open("lock", os.O_CREAT | os.O_RDWR, 0o600)
+    deadline = time.monotonic() + 5
+    while not os.path.exists("started.json") and time.monotonic() < deadline:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(os.open("started.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            return True
+        except BlockingIOError:  # Another shim, which starts now, or somebody who looks whether one lives.
+            time.sleep(0.005)
+        except FileExistsError:
+            break
+    return False
+
+
 def say(word: str) -> None:
-    """Answer the supervisor, which reads one line."""
-    sys.stdout.write(f"{word}\n")
-    sys.stdout.flush()
+    """Answer the supervisor, which reads one line; it may be dead by now, and the process goes on."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{word}\n".encode())
 
 
 class Shim:
@@ -206,6 +218,9 @@ class Shim:
         client.setblocking(False)
         self.clients.add(client)
         self.selector.register(client, selectors.EVENT_READ, self.obey)
+        # Lines that came between the client's connecting and now were announced to others only.
+        with contextlib.suppress(OSError):
+            client.send(b".")
 
     def obey(self, client: Any) -> None:
         """Carry out a client's orders, or let it go."""

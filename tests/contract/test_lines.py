@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from bench import Bench, first_line, read
+
+MANY = 20_000
+LONG = 300_000
+
+
+async def test_lines_of_both_streams_come_in_the_order_in_which_they_were_written(bench: Bench) -> None:
+    script = "for i in 1 2 3; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done"
+    ended = await bench.run(bench.sh(script))
+    assert [(line.stream, line.text) for line in ended.lines] == [
+        (stream, f"{short} {number}")
+        for number in (1, 2, 3)
+        for stream, short in (("stdout", "out"), ("stderr", "err"))
+    ]
+
+
+async def test_timestamps_rise_and_lie_within_the_run(bench: Bench) -> None:
+    before = datetime.now(UTC)
+    ended = await bench.run(bench.sh("seq 500; sleep 0.5; seq 500 >&2"))
+    after = datetime.now(UTC)
+    times = [line.timestamp for line in ended.lines]
+    assert len(times) == 1000
+    assert before <= times[0]
+    assert times[-1] <= after
+    assert all(earlier < later for earlier, later in pairwise(times))
+    assert times[500] - times[499] >= timedelta(seconds=0.1)
+
+
+async def test_a_last_line_without_a_line_break_is_a_line(bench: Bench) -> None:
+    ended = await bench.run(bench.sh("echo one; printf two; printf three >&2"))
+    assert sorted(ended.texts) == ["one", "three", "two"]
+
+
+async def test_empty_lines_and_blanks_are_kept(bench: Bench) -> None:
+    ended = await bench.run(bench.sh(r"printf '\n  two  \n\n\tfour\r\n'"))
+    assert ended.texts == ["", "  two  ", "", "\tfour\r"]
+
+
+async def test_a_container_that_says_nothing_has_no_lines(bench: Bench) -> None:
+    assert (await bench.run(bench.spec("true"))).lines == []
+
+
+async def test_a_very_long_line_is_one_line(bench: Bench) -> None:
+    ended = await bench.run(bench.sh(f"echo before; head -c {LONG} /dev/zero | tr '\\0' x; echo; echo after"))
+    assert ended.texts == ["before", "x" * LONG, "after"]
+
+
+async def test_a_line_that_another_stream_interrupts_is_still_one_line(bench: Bench) -> None:
+    part = f"head -c {LONG // 2} /dev/zero | tr '\\0' x"
+    ended = await bench.run(bench.sh(f"{part}; sleep 0.2; echo between >&2; sleep 0.2; {part}; echo"))
+    assert sorted(ended.texts) == ["between", "x" * (LONG // 2 * 2)]
+
+
+async def test_bytes_that_are_no_text_do_not_stop_the_log(bench: Bench) -> None:
+    script = r"echo before; printf 'a\377\376b\n'; printf '\303(\n'; printf 'nul\000nul\n'; printf 'ü\n'; echo after"
+    ended = await bench.run(bench.sh(script))
+    assert len(ended.texts) == 6
+    assert (ended.texts[0], ended.texts[-2:]) == ("before", ["ü", "after"])
+    assert ended.texts[1].startswith("a\N{REPLACEMENT CHARACTER}")
+    assert ended.texts[1].endswith("b")
+    assert ended.texts[3] == "nul\0nul"
+
+
+async def test_no_line_of_many_is_lost_or_doubled(bench: Bench) -> None:
+    ended = await bench.run(bench.sh(f"seq {MANY}"))
+    assert ended.texts == [str(number) for number in range(1, MANY + 1)]
+
+
+async def test_no_line_is_lost_when_both_streams_are_written_at_once(bench: Bench) -> None:
+    ended = await bench.run(bench.sh("(seq 5000 >&2) & seq 5000; wait"))
+    expected = [str(number) for number in range(1, 5001)]
+    for stream in ("stdout", "stderr"):
+        assert [line.text for line in ended.lines if line.stream == stream] == expected
+
+
+async def test_lines_come_as_they_are_written(bench: Bench) -> None:
+    before = datetime.now(UTC)
+    container = await bench.launch(bench.sh("echo first; sleep 30"))
+    assert await first_line(container) == "first"
+    assert datetime.now(UTC) - before < timedelta(seconds=10)
+    await container.stop(0)
+
+
+async def test_the_log_goes_on_after_any_line_with_exactly_the_next(bench: Bench) -> None:
+    part = f"head -c {LONG // 2} /dev/zero | tr '\\0' x"
+    script = f"seq 2000; {part}; echo between >&2; {part}; echo; seq 1000 & seq 1000 >&2; wait"
+    container = await bench.launch(bench.sh(script))
+    lines = (await bench.end_of(container)).lines
+    assert len(lines) == 4002
+    # Where lines stand closest together, and around the long one.
+    gaps = sorted(range(len(lines) - 1), key=lambda place: lines[place + 1].timestamp - lines[place].timestamp)
+    for place in {0, *gaps[:10], 1999, 2000, 2001, 2002, len(lines) - 1}:
+        assert await read(container, after=lines[place].timestamp) == lines[place + 1 :], place
+
+
+async def test_the_log_can_be_read_again_and_by_several_at_once(bench: Bench) -> None:
+    container = await bench.launch(bench.sh("seq 100; sleep 0.3; seq 100"))
+    first, second = (await bench.end_of(container)).lines, await read(container)
+    assert first == second
+
+
+async def test_a_time_before_the_first_line_gives_all(bench: Bench) -> None:
+    container = await bench.launch(bench.sh("seq 3"))
+    await container.wait()
+    assert len(await read(container, after=datetime(2000, 1, 1, tzinfo=UTC))) == 3
+    assert await read(container, after=datetime.now(UTC)) == []
