@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from prefect_jobs.blocks.engine import Container, LogLine, Stream
 from prefect_jobs.job import Logging
@@ -13,8 +13,6 @@ from prefect_jobs.job import Logging
 _LEVELS: dict[Stream, int] = {"stdout": logging.INFO, "stderr": logging.WARNING}
 _TAIL_LINES = 10
 _TAIL_WIDTH = 500
-_NEVER = datetime.min.replace(tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
 _MASK = "***"
 _SHORTEST_SECRET = 3
 
@@ -41,8 +39,7 @@ class RunLog:
         self._logger = logger
         self._mask = mask
         self._level = logging.getLevelName(settings.level) if settings.prefect else logging.CRITICAL
-        self._last = _NEVER
-        self._read, self._read_then = _NEVER, 0
+        self._latest: datetime | None = None
         self._tail: dict[Stream, deque[str]] = {
             "stdout": deque(maxlen=_TAIL_LINES),
             "stderr": deque(maxlen=_TAIL_LINES),
@@ -50,30 +47,20 @@ class RunLog:
 
     async def follow(self, container: Container) -> None:
         """Log the container's lines until its log ends, going on where an earlier call was interrupted."""
-        after = None if self._read == _NEVER else self._read - _TICK
-        skip = self._read_then
-        async for line in container.logs(after):
-            if skip > 0:
-                skip -= 1
-                continue
-            self._read_then = self._read_then + 1 if line.timestamp == self._read else 1
-            self._read = line.timestamp
+        async for line in container.logs(self._latest):
+            self._latest = line.timestamp
             self.write(line)
 
     def write(self, line: LogLine) -> None:
-        """Log one line with the container's own timestamp.
-
-        Prefect orders records by their time in microseconds, so that two lines never share one here.
-        """
+        """Log one line with the container's own timestamp, by which Prefect orders records."""
         text = self._mask(line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}"))
         self._tail[line.stream].append(text[:_TAIL_WIDTH])
         if (level := _LEVELS[line.stream]) < self._level:
             return
-        self._last = max(line.timestamp, self._last + _TICK)
         logger = self._logger.logger
         record = logger.makeRecord(logger.name, level, "", 0, text, (), None, extra=dict(self._logger.extra or {}))
-        record.created = self._last.timestamp()
-        record.msecs = self._last.microsecond / 1000
+        record.created = line.timestamp.timestamp()
+        record.msecs = line.timestamp.microsecond / 1000
         logger.handle(record)
 
     def tail(self) -> tuple[str, ...]:
