@@ -15,7 +15,6 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.workers.process import ProcessWorker
 
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
@@ -110,6 +109,9 @@ async def _ensure_work_pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
+        # Imported here: it takes as long as everything else of Prefect's client together.
+        from prefect.workers.process import ProcessWorker
+
         template = ProcessWorker.get_default_base_job_template()
         with suppress(ObjectAlreadyExists):
             await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))

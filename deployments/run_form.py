@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect_jobs.job import Job
-from prefect_jobs.quantities import Cpu, Duration, Memory
+from prefect_jobs.job import INFRASTRUCTURE_NAME, Job
+from prefect_jobs.quantities import Cpu, Duration
 
 _WORDS = {"type": "array", "items": {"type": "string"}}
+# Short, for they stand in messages; what gets past them is still held against the template when the run starts.
+_DURATION = "([0-9.]+[dhms]?)+"
+_AMOUNT = "[0-9.]+[kMGTP]?i?"
 
 
 def schema(job: Job) -> dict[str, Any]:
@@ -18,15 +21,35 @@ def schema(job: Job) -> dict[str, Any]:
     """
     properties = {name: parameter.json_schema() for name, parameter in job.parameters.items()}
     properties |= _overrides(job)
-    for position, (name, drawn) in enumerate(properties.items()):
-        drawn |= {"title": name, "position": position}
     return {
         "title": "Parameters",
         "type": "object",
-        "properties": properties,
+        "properties": _in_order(properties),
         "required": [name for name, parameter in job.parameters.items() if parameter.required],
         "propertyNames": {"enum": [*properties, "job"]},
     }
+
+
+def as_form(given: dict[str, Any]) -> dict[str, Any]:
+    """A run's parameters as the form has them, whose every field takes one type, for not every UI draws more."""
+    overrides: dict[str, Any] = {}
+    for name in ("args", "command"):
+        if isinstance(words := given.get(name), list):
+            overrides[name] = [str(word) for word in words]
+    match given.get("timeout"):
+        case int() | float() as seconds:
+            overrides["timeout"] = str(seconds)
+        case dict() as limits:
+            overrides["timeout"] = {name: str(limit) for name, limit in limits.items() if limit is not None}
+    if isinstance(shape := given.get("shape"), dict):
+        overrides["shape"] = {name: _figure(name, value) for name, value in shape.items() if value is not None}
+    return {**given, **overrides}
+
+
+def _figure(name: str, value: Any) -> Any:
+    if name == "cpu":
+        return Cpu(value).cores
+    return value if name == "gpu" else str(value)
 
 
 def _overrides(job: Job) -> dict[str, dict[str, Any]]:
@@ -43,31 +66,51 @@ def _overrides(job: Job) -> dict[str, dict[str, Any]]:
         "shape": {
             "anyOf": [
                 {"type": "string", "title": "name"},
-                {
-                    "type": "object",
-                    "title": "own",
-                    "additionalProperties": False,
-                    "properties": {
-                        "cpu": {
-                            "type": ["string", "number"],
-                            "title": "cpu",
-                            "description": Cpu.expects,
-                            "position": 0,
-                        },
-                        "memory": {"type": "string", "title": "memory", "description": Memory.expects, "position": 1},
-                        "gpu": {"type": "integer", "minimum": 0, "title": "gpu", "position": 2},
-                        "shared_memory": {"type": "string", "title": "shared_memory", "position": 3},
+                _mapping(
+                    "own",
+                    {
+                        "cpu": {"type": "number", "minimum": 0, "description": "CPU cores, such as 2 or 0.5."},
+                        "memory": _text(_AMOUNT, "Such as 512Mi or 4Gi; a plain number is bytes."),
+                        "gpu": {"type": "integer", "minimum": 0},
+                        "shared_memory": _text(_AMOUNT, "Size of /dev/shm."),
                     },
-                },
+                ),
             ],
             "description": "CPU, memory and GPU: a name that the infrastructure defines, or figures of its own.",
         },
-        "timeout": {"type": "string", "description": f"How long one attempt may run: {Duration.expects}."},
-        "infrastructure": {
-            "type": "string",
-            "description": f"Where this run runs, in place of {job.infrastructure}: process, docker/local, …",
+        "timeout": {
+            "anyOf": [
+                _text(_DURATION, title="attempt"),
+                _mapping("each", {name: _text(_DURATION, words) for name, words in _TIMEOUTS.items()}),
+            ],
+            "description": f"How long one attempt may run: {Duration.expects}; or each timeout.",
         },
+        "infrastructure": _text(
+            INFRASTRUCTURE_NAME, f"Where this run runs, in place of {job.infrastructure}: process, docker/local, …"
+        ),
     }
+
+
+_TIMEOUTS = {
+    "attempt": "One attempt, from the container's start.",
+    "total": "All attempts and the waits between them.",
+    "start": "Until the container has started.",
+}
+
+
+def _text(pattern: str, description: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A line of text; left empty, it changes nothing."""
+    described = {} if description is None else {"description": description}
+    return {"type": "string", "pattern": f"^({pattern})?$", **described, **fields}
+
+
+def _mapping(title: str, fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "object", "title": title, "additionalProperties": False, "properties": _in_order(fields)}
+
+
+def _in_order(fields: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Fields by name, drawn in this order."""
+    return {name: {**field, "title": name, "position": place} for place, (name, field) in enumerate(fields.items())}
 
 
 def _shown(words: list[str | int | float] | None) -> str:

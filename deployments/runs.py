@@ -14,6 +14,7 @@ from prefect.states import Cancelling
 
 from prefect_jobs.deployments.apply import template_of
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.run_form import as_form
 from prefect_jobs.deployments.watch import all_logs, follow
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.job import FLOW_NAME
@@ -120,7 +121,7 @@ async def start_run(
         Request.parse(template_of(deployment), given)
         try:
             flow_run = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=given, name=run_name, tags=run_tags
+                deployment.id, parameters=as_form(given), name=run_name, tags=run_tags
             )
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 409:

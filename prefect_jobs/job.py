@@ -20,7 +20,7 @@ OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure")
 RESERVED_PARAMETERS = frozenset({"job", *OVERRIDES, "inputs", "store", "checkpoint", "image", "index", "count"})
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BLOCK = re.compile(r"(process|docker|kubernetes)(/[a-z0-9]+(-[a-z0-9]+)*)?")
+INFRASTRUCTURE_NAME = r"(process|docker|kubernetes)(/[a-z0-9]+(-[a-z0-9]+)*)?"
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -47,7 +47,7 @@ def check_environment_name(name: str) -> str:
 
 def check_infrastructure(reference: str) -> str:
     """Refuse what is not ``type`` or ``type/block-name``."""
-    if not _BLOCK.fullmatch(reference):
+    if not re.fullmatch(INFRASTRUCTURE_NAME, reference):
         raise ValueError("expected a type and the name of its block: process, docker, docker/local, kubernetes/gpu …")
     return reference
 
