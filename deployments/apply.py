@@ -109,7 +109,7 @@ async def _ensure_work_pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
-        # Imported here: it takes as long as everything else of Prefect's client together.
+        # Imported here: it brings Prefect's runner along, for which every other command would wait.
         from prefect.workers.process import ProcessWorker
 
         template = ProcessWorker.get_default_base_job_template()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect_jobs.job import INFRASTRUCTURE_NAME, Job
-from prefect_jobs.quantities import Cpu, Duration
+from prefect_jobs.job import INFRASTRUCTURE_NAME, Job, Timeouts
+from prefect_jobs.quantities import Cpu, Duration, Memory
+from prefect_jobs.request import Overrides
+from prefect_jobs.spec import Shape
 
 _WORDS = {"type": "array", "items": {"type": "string"}}
 # Short, for they stand in messages; what gets past them is still held against the template when the run starts.
@@ -30,26 +32,22 @@ def schema(job: Job) -> dict[str, Any]:
     }
 
 
-def as_form(given: dict[str, Any]) -> dict[str, Any]:
-    """A run's parameters as the form has them, whose every field takes one type, for not every UI draws more."""
-    overrides: dict[str, Any] = {}
-    for name in ("args", "command"):
-        if isinstance(words := given.get(name), list):
-            overrides[name] = [str(word) for word in words]
-    match given.get("timeout"):
-        case int() | float() as seconds:
-            overrides["timeout"] = str(seconds)
-        case dict() as limits:
-            overrides["timeout"] = {name: str(limit) for name, limit in limits.items() if limit is not None}
-    if isinstance(shape := given.get("shape"), dict):
-        overrides["shape"] = {name: _figure(name, value) for name, value in shape.items() if value is not None}
-    return {**given, **overrides}
-
-
-def _figure(name: str, value: Any) -> Any:
-    if name == "cpu":
-        return Cpu(value).cores
-    return value if name == "gpu" else str(value)
+def as_form(overrides: Overrides) -> dict[str, Any]:
+    """Overrides as the form has them: each field takes one type, for not every UI draws a field of several."""
+    form = overrides.model_dump(mode="json", exclude_unset=True)
+    for name in {"args", "command"} & form.keys():
+        form[name] = [str(word) for word in form[name]]
+    if isinstance(overrides.shape, Shape):
+        form["shape"] = {
+            name: value.cores if isinstance(value, Cpu) else str(value) if isinstance(value, Memory) else value
+            for name in form["shape"]
+            for value in [getattr(overrides.shape, name)]
+        }
+    if isinstance(overrides.timeout, Timeouts):
+        form["timeout"] = {name: value if value is None else str(value) for name, value in form["timeout"].items()}
+    elif overrides.timeout is not None:
+        form["timeout"] = str(overrides.timeout)
+    return form
 
 
 def _overrides(job: Job) -> dict[str, dict[str, Any]]:

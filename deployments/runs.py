@@ -19,6 +19,7 @@ from prefect_jobs.deployments.watch import all_logs, follow
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.job import FLOW_NAME
 from prefect_jobs.flows.records import outcomes
+from prefect_jobs.job import OVERRIDES
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.request import Request
 
@@ -118,10 +119,11 @@ async def start_run(
     """
     async with get_client() as client:
         deployment = await read_job(client, job)
-        Request.parse(template_of(deployment), given)
+        request = Request.parse(template_of(deployment), given)
+        typed = {name: value for name, value in given.items() if name not in OVERRIDES}
         try:
             flow_run = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=as_form(given), name=run_name, tags=run_tags
+                deployment.id, parameters=typed | as_form(request.overrides), name=run_name, tags=run_tags
             )
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 409:
