@@ -11,11 +11,12 @@ import logging
 from collections.abc import Awaitable, Iterable
 from functools import cache
 from typing import Any, cast
+from uuid import UUID
 
-import httpx
 from prefect import Flow, get_run_logger, task
 from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Failed
@@ -24,11 +25,14 @@ from prefect_jobs.blocks.engine import Engine
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError, NotFoundError
+from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.history import close_orphans, read_history
+from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.log import Mask, RunLog
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.states import attempt_state, run_state
-from prefect_jobs.flows.supervise import supervise
+from prefect_jobs.flows.supervise import Supervision
 from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
@@ -45,6 +49,7 @@ class Attempts:
 
     def __init__(
         self,
+        client: PrefectClient,
         job: Job,
         engine: Engine,
         infrastructure: str,
@@ -53,6 +58,7 @@ class Attempts:
         secrets: dict[str, str],
         budget: Budget,
     ) -> None:
+        self.client = client
         self.job = job
         self.engine = engine
         self.infrastructure = infrastructure
@@ -60,28 +66,53 @@ class Attempts:
         self.identity = identity
         self.secrets = secrets
         self.budget = budget
+        self.ended = 0
+        self.taken_up = False
         self.last: Outcome | None = None
 
-    async def make(self, number: int) -> Outcome:
-        """Make one attempt and keep its outcome."""
+    def numbered(self, number: int) -> Identity:
+        """The identity of an attempt."""
+        return self.identity.model_copy(update={"attempt": number})
+
+    async def take_up(self, run_count: int, logger: Logger) -> bool:
+        """Go on where an earlier supervisor of this run was; whether there is an attempt left to make.
+
+        ``run_count`` is how often the run has been started, this time included.
+        """
+        if run_count <= 1:
+            return True
+        self.taken_up = True
+        history = await read_history(self.client, self.identity.run_id)
+        self.ended = history.ended
+        if orphans := await close_orphans(self.client, self.identity.run_id):
+            logger.info("Taking up the run of a supervisor that is gone: %d task runs closed", orphans)
+        if not history.attempts:
+            return True
+        # Its outcome is kept; what the earlier supervisor did not get to remove goes now.
+        await self.engine.discard(self.numbered(history.ended))
+        for outcome in history.unreported:
+            self.last = outcome
+            if not self.budget.spend(outcome):
+                return False
+        return True
+
+    async def make(self, number: int, task_run_id: UUID) -> Outcome:
+        """Make the attempt of that number after those that ended before, and keep its outcome."""
         logger = cast("Logger", get_run_logger())
-        outcome = await supervise(
-            self.engine,
-            self.spec,
-            self.identity.model_copy(update={"attempt": number}),
-            self.secrets,
-            RunLog(logger, self.job.logging, Mask(self.secrets.values())),
-            logger,
-            self.budget.seconds_left,
-        )
-        self.last = outcome
+        identity = self.numbered(self.ended + number)
+        delivery = Delivery(self.client, f"container.{identity.attempt}", identity.run_id, task_run_id)
+        mask = Mask(self.secrets.values())
+        log = RunLog(delivery, logger, self.job.logging, mask, taken_up=self.taken_up and number == 1)
+
+        async def keep(outcome: Outcome) -> None:
+            self.last = outcome
+            await insist(lambda: record(outcome, self.job.name, self.infrastructure), "keep an outcome")
+
+        async with delivery.open():
+            supervision = Supervision(self.engine, self.spec, identity, self.secrets, log, logger, keep)
+            outcome = await supervision.run(self.budget.seconds_left)
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.1f} s"
-        logger.info("Attempt %d ended%s: %s", number, took, outcome.summary())
-        try:
-            await record(outcome, self.job.name, self.infrastructure)
-        except httpx.HTTPError as error:
-            # The client has tried several times; how the container ended counts more than the table about it.
-            logger.warning("The outcome could not be kept as an artifact: %r", error)
+        logger.info("Attempt %d ended%s: %s", identity.attempt, took, outcome.summary())
         return outcome
 
     def again(self) -> bool:
@@ -94,14 +125,14 @@ async def attempt(attempts: Attempts) -> State[Any]:
     """One container of a job run."""
     context = TaskRunContext.get()
     assert context is not None
-    return attempt_state(await attempts.make(context.task_run.run_count))
+    return attempt_state(await attempts.make(context.task_run.run_count, context.task_run.id))
 
 
 async def _run(parameters: dict[str, Any]) -> State[Any]:
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
-    flow_run, logger = context.flow_run, get_run_logger()
+    flow_run, logger = context.flow_run, cast("Logger", get_run_logger())
     try:
         deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
         job = deployed.template
@@ -116,12 +147,15 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
-        async with infrastructure.engine() as engine:
-            attempts = Attempts(job, engine, infrastructure.label, spec, identity, secrets, budget)
+        async with infrastructure.engine() as engine, get_client() as client:
+            attempts = Attempts(client, job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
-                # A plain function: Prefect takes a bound method for one that always says no.
-                retried = attempt.with_options(retry_condition_fn=lambda *_: attempts.again(), **budget.task_options())
-                await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
+                if await attempts.take_up(flow_run.run_count, logger):
+                    # A plain function: Prefect takes a bound method for one that always says no.
+                    retried = attempt.with_options(
+                        retry_condition_fn=lambda *_: attempts.again(), **budget.task_options()
+                    )
+                    await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
             finally:
                 await engine.release(identity.run_id)
     except JobError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from prefect_jobs.blocks.engine import Container, Engine, Tell
 from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
@@ -18,95 +18,120 @@ DEFAULT_START_TIMEOUT = 600.0
 _TIDY_SECONDS = 15.0
 
 
-async def supervise(
-    engine: Engine,
-    spec: ContainerSpec,
-    identity: Identity,
-    secrets: Mapping[str, str],
-    log: RunLog,
-    logger: logging.LoggerAdapter[logging.Logger],
-    seconds_left: float | None,
-) -> Outcome:
-    """Run the container of an attempt and say how it ended.
+class Supervision:
+    """What one attempt needs: its container's specification, where its lines go, and where its outcome is kept."""
 
-    ``seconds_left`` is what remains of the run's total timeout. Whatever ends this call, the container does not
-    outlive it; only the death of this process leaves it running, and then the next call attaches to it.
-    """
-    mask = Mask(secrets.values())
-    if seconds_left == 0:
-        return Outcome(reason=Reason.TIMED_OUT, attempt=identity.attempt, message="the total timeout has passed")
-    waiting_for = ["the engine to start the container"]
+    def __init__(
+        self,
+        engine: Engine,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        log: RunLog,
+        logger: logging.LoggerAdapter[logging.Logger],
+        keep: Callable[[Outcome], Awaitable[None]],
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._identity = identity
+        self._secrets = secrets
+        self._log = log
+        self._logger = logger
+        self._keep = keep
+        self._mask = Mask(secrets.values())
+        self._waiting_for = "the engine to start the container"
 
-    def tell(message: str) -> None:
-        waiting_for[0] = message
-        logger.info("%s", mask(message))
+    async def run(self, seconds_left: float | None) -> Outcome:
+        """Run the container of the attempt, keep how it ended, remove it, and return the outcome.
 
-    start_timeout = _least(spec.start_timeout or DEFAULT_START_TIMEOUT, seconds_left)
-    try:
-        container = await _launch(engine, spec, identity, secrets, tell, start_timeout)
-    except ImageUnavailable as error:
-        return Outcome(reason=Reason.IMAGE_UNAVAILABLE, attempt=identity.attempt, message=mask(str(error)))
-    except InfrastructureError as error:
-        return Outcome(reason=Reason.UNSCHEDULABLE, attempt=identity.attempt, message=mask(str(error)))
-    except TimeoutError:
-        return Outcome(
-            reason=Reason.UNSCHEDULABLE,
-            attempt=identity.attempt,
-            message=mask(f"it had not started after {start_timeout:g} s; the last that was tried: {waiting_for[0]}"),
-        )
-    try:
-        outcome = await _follow(container, spec, log, _least(spec.attempt_timeout, seconds_left))
-    except BaseException:
-        # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
-        logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", spec.grace_seconds)
-        await container.stop(spec.grace_seconds)
-        await log.follow(container)
-        raise
-    finally:
-        await container.remove()
-    tail = () if outcome.succeeded else log.tail()
-    return outcome.model_copy(update={"message": mask(outcome.message), "tail": tail})
+        ``seconds_left`` is what remains of the run's total timeout. The outcome is kept before the container is
+        removed: whenever this process dies, either the container or its outcome is there for the next one. Whatever
+        else ends this call, the container does not outlive it.
+        """
+        if seconds_left == 0:
+            return await self._kept(Reason.TIMED_OUT, "the total timeout has passed")
+        start_timeout = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, seconds_left)
+        try:
+            container = await self._launch(start_timeout)
+        except ImageUnavailable as error:
+            return await self._kept(Reason.IMAGE_UNAVAILABLE, str(error))
+        except InfrastructureError as error:
+            return await self._kept(Reason.UNSCHEDULABLE, str(error))
+        except TimeoutError:
+            return await self._kept(
+                Reason.UNSCHEDULABLE,
+                f"it had not started after {start_timeout:g} s; the last that was tried: {self._waiting_for}",
+            )
+        try:
+            outcome = await self._follow(container, _least(self._spec.attempt_timeout, seconds_left))
+            await self._log.finish()
+            tail = () if outcome.succeeded else self._log.tail()
+            outcome = outcome.model_copy(update={"message": self._mask(outcome.message), "tail": tail})
+            await self._keep(outcome)
+        except BaseException:
+            # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
+            await self._stop(container)
+            raise
+        finally:
+            await container.remove()
+        return outcome
 
+    async def _kept(self, reason: Reason, message: str) -> Outcome:
+        """Keep the outcome of an attempt that has no container."""
+        outcome = Outcome(reason=reason, attempt=self._identity.attempt, message=self._mask(message))
+        await self._keep(outcome)
+        return outcome
 
-async def _launch(
-    engine: Engine,
-    spec: ContainerSpec,
-    identity: Identity,
-    secrets: Mapping[str, str],
-    tell: Tell,
-    seconds: float | None,
-) -> Container:
-    """Launch the container in time, or leave nothing of it."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await engine.launch(spec, identity, secrets, tell)
-    except EngineUnavailable:
-        raise
-    except BaseException:
-        # An engine that is away cannot be asked; what it may have made is found by its labels later.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TIDY_SECONDS):
-                await engine.discard(identity)
-        raise
-
-
-async def _follow(container: Container, spec: ContainerSpec, log: RunLog, seconds: float | None) -> Outcome:
-    """Hand on the container's lines until it has ended, stopping it at its timeout."""
-    following = asyncio.create_task(log.follow(container), name="prefect-jobs: log of a container")
-    try:
+    async def _launch(self, seconds: float | None) -> Container:
+        """Launch the container in time, or leave nothing of it."""
+        tell: Tell = self._tell
         try:
             async with asyncio.timeout(seconds):
+                return await self._engine.launch(self._spec, self._identity, self._secrets, tell)
+        except EngineUnavailable:
+            raise
+        except BaseException:
+            # An engine that is away cannot be asked; what it may have made is found by its labels later.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TIDY_SECONDS):
+                    await self._engine.discard(self._identity)
+            raise
+
+    def _tell(self, message: str) -> None:
+        self._waiting_for = message
+        self._logger.info("%s", self._mask(message))
+
+    async def _follow(self, container: Container, seconds: float | None) -> Outcome:
+        """Hand on the container's lines until it has ended, stopping it at its timeout."""
+        following = asyncio.create_task(self._log.follow(container), name="prefect-jobs: log of a container")
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    outcome = await container.wait()
+            except TimeoutError:
+                await container.stop(self._spec.grace_seconds)
                 outcome = await container.wait()
-        except TimeoutError:
-            await container.stop(spec.grace_seconds)
-            outcome = await container.wait()
-            outcome = outcome.model_copy(
-                update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {seconds:g} s"}
-            )
-        await following
-        return outcome
-    finally:
-        following.cancel()
+                outcome = outcome.model_copy(
+                    update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {seconds:g} s"}
+                )
+            try:
+                await following
+            except Exception as error:
+                # How it ended is known, and counts more than lines that the engine cannot give.
+                self._logger.error("The container's log could not be read to its end: %r", error)
+            return outcome
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _stop(self, container: Container) -> None:
+        """Stop the container and keep its last lines; at the end of this process there is no time to insist."""
+        self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
+        await container.stop(self._spec.grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TIDY_SECONDS):
+                await self._log.follow(container)
+                await self._log.finish()
 
 
 def _least(*limits: float | None) -> float | None:

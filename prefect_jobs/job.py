@@ -153,6 +153,8 @@ class Logging(Model):
     """Whether they go to the run's log in Prefect."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least level that goes to Prefect: stdout is INFO, stderr is WARNING."""
+    max_lines: int = Field(default=100_000, ge=0)
+    """How many lines of an attempt go to Prefect at most; a last one says how many were left out."""
 
 
 class Job(Model):

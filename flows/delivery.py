@@ -1,0 +1,118 @@
+"""Log records on their way to Prefect's API: in batches, each record once, no faster than the API takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import LogCreate
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import LogSort
+
+from prefect_jobs.flows.insisting import insist
+
+logger = logging.getLogger("prefect_jobs.delivery")
+
+_BATCH_RECORDS = 500
+_BATCH_BYTES = 512 * 1024
+_LONGEST_WAIT = 0.5
+_PAGE = 200
+# What a record weighs beside its message; Prefect's API refuses batches of more than 4 MB.
+_RECORD_BYTES = 300
+
+
+class Delivery:
+    """The records of one logger of one run.
+
+    Records have rising times, so that the latest one that the API holds tells which are delivered, whatever became of
+    an earlier supervisor or of an answer on its way.
+    """
+
+    def __init__(self, client: PrefectClient, name: str, flow_run_id: UUID, task_run_id: UUID) -> None:
+        self._client = client
+        self._name = name
+        self._flow_run_id = flow_run_id
+        self._task_run_id = task_run_id
+        self._batch: list[LogCreate] = []
+        self._bytes = 0
+        self._sending = asyncio.Lock()
+        self._something = asyncio.Event()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Delivery]:
+        """Deliver in the background what `put` does not deliver by itself; everything at the end."""
+        background = asyncio.create_task(self._deliver_slowly(), name="prefect-jobs: log delivery")
+        try:
+            yield self
+        finally:
+            background.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await background
+            await self.flush()
+
+    async def latest(self) -> datetime | None:
+        """The time of the latest record that the API holds, or None without one."""
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._flow_run_id]))
+        offset = 0
+        while True:
+            ask = partial(self._client.read_logs, chosen, _PAGE, offset, LogSort.TIMESTAMP_DESC)
+            page = await insist(ask, "read a run's log")
+            for record in page:
+                if record.name == self._name:
+                    return record.timestamp
+            if len(page) < _PAGE:
+                return None
+            offset += _PAGE
+
+    async def put(self, level: int, when: datetime, message: str) -> None:
+        """Add a record; returns when there is room for the next, so that memory does not grow with the log."""
+        self._batch.append(
+            LogCreate(
+                name=self._name,
+                level=level,
+                message=message,
+                timestamp=when,
+                flow_run_id=self._flow_run_id,
+                task_run_id=self._task_run_id,
+            )
+        )
+        self._bytes += len(message) * 2 + _RECORD_BYTES
+        self._something.set()
+        if len(self._batch) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Deliver all records that were added; an API that is away is waited for."""
+        async with self._sending:
+            batch, self._batch, self._bytes = self._batch, [], 0
+            self._something.clear()
+            sent_before = False
+
+            async def send() -> None:
+                nonlocal batch, sent_before
+                if sent_before and (latest := await self.latest()):
+                    # The answer was lost, not necessarily the records.
+                    batch = [record for record in batch if record.timestamp > latest]
+                sent_before = True
+                if batch:
+                    await self._client.create_logs(batch)
+
+            try:
+                await insist(send, "deliver log records")
+            except httpx.HTTPStatusError as error:
+                logger.error("Prefect's API refused %d log records: %s", len(batch), error)
+
+    async def _deliver_slowly(self) -> None:
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(_LONGEST_WAIT)
+            # A flush that has begun is finished, whoever is cancelled meanwhile.
+            await asyncio.shield(self.flush())

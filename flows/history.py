@@ -1,0 +1,74 @@
+"""What a run did before this supervisor: attempts that ended, and whether their end was reported already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Crashed
+
+from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.records import outcomes
+from prefect_jobs.flows.states import run_state
+from prefect_jobs.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The attempts of a run that have ended, in their order."""
+
+    attempts: list[Outcome]
+    reported: int
+    """How many of them belong to an end that the run has reported; a person who starts it again gets a new budget."""
+
+    @property
+    def unreported(self) -> list[Outcome]:
+        """The attempts that count for the run as it goes on now."""
+        return self.attempts[self.reported :]
+
+    @property
+    def ended(self) -> int:
+        """The number of the last attempt that ended, or 0."""
+        return self.attempts[-1].attempt if self.attempts else 0
+
+
+async def read_history(client: PrefectClient, run_id: UUID) -> History:
+    """What Prefect holds of a run's earlier attempts."""
+    attempts = await insist(lambda: outcomes(client, run_id), "read a run's artifacts")
+    if not attempts:
+        return History([], 0)
+    states = await insist(lambda: client.read_flow_run_states(run_id), "read a run's states")
+    ends = {(state.type, state.name, state.message) for state in states}
+    reported = 0
+    for number, outcome in enumerate(attempts, 1):
+        end = run_state(outcome)
+        if (end.type, end.name, end.message) in ends:
+            reported = number
+    return History(attempts, reported)
+
+
+async def close_orphans(client: PrefectClient, run_id: UUID) -> int:
+    """End the task runs that an earlier supervisor of this run left running; how many there were."""
+    running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    orphans = await insist(
+        lambda: client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
+            task_run_filter=TaskRunFilter(state=running),
+        ),
+        "read a run's task runs",
+    )
+    for orphan in orphans:
+        state: State[Any] = Crashed(message="its supervisor is gone; another one has taken up the run")
+        await insist(partial(client.set_task_run_state, orphan.id, state, force=True), "end a task run")
+    return len(orphans)
