@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Crashed
 
 from prefect_jobs.flows.insisting import insist
@@ -62,9 +63,12 @@ async def close_orphans(client: PrefectClient, run_id: UUID) -> int:
     """End the task runs that an earlier supervisor of this run left running; how many there were."""
     running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
     orphans = await insist(
-        lambda: client.read_task_runs(
+        partial(
+            client.read_task_runs,
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
             task_run_filter=TaskRunFilter(state=running),
+            sort=TaskRunSort.EXPECTED_START_TIME_ASC,
+            limit=200,
         ),
         "read a run's task runs",
     )
