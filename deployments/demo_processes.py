@@ -46,10 +46,10 @@ class Background:
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Send SIGTERM to it and to everything below it, SIGKILL after the grace period; return when all are gone."""
+        if self.process.returncode is not None:
+            return
         pid = self.process.pid
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)  # It starts nothing more while those below it are counted.
+        _signal([pid], signal.SIGSTOP)  # It starts nothing more while those below it are counted.
         everything = [pid, *below(pid)]
         _signal(everything, signal.SIGTERM)
         _signal([pid], signal.SIGCONT)
