@@ -21,7 +21,7 @@ async def _background(tmp_path: Path, script: str) -> Background:
 async def _below(background: Background, count: int) -> list[int]:
     """The processes below it, once there are as many."""
     async with asyncio.timeout(10):
-        while len(found := below(background.process.pid)) < count:
+        while len(found := [process.pid for process in below(background.process.pid)]) < count:
             await asyncio.sleep(0.01)
     return found
 
@@ -84,5 +84,5 @@ async def test_the_result_of_the_work_is_handed_on(tmp_path: Path) -> None:
 
 
 def test_the_processes_below_this_one_are_not_those_above() -> None:
-    assert os.getpid() not in below(os.getpid())
-    assert os.getpid() in below(os.getppid())
+    assert os.getpid() not in [process.pid for process in below(os.getpid())]
+    assert os.getpid() in [process.pid for process in below(os.getppid())]
