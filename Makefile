@@ -25,9 +25,10 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 # Every dependency that is developed and tested with, for every platform, with its hashes; without the address of a registry.
+# UPGRADE=--upgrade takes the newest of each.
 lock: $(UV)
 	$(UV) pip compile --universal --python-version 3.11 --extra docker --extra kubernetes --group dev --generate-hashes \
-	  --no-header --no-emit-index-url --upgrade --output-file requirements.lock pyproject.toml
+	  --no-header --no-emit-index-url $(UPGRADE) --output-file requirements.lock pyproject.toml
 
 wheel: $(STAMP)
 	rm -rf build dist && $(BIN)/python -m build --installer uv --wheel --sdist --outdir dist .

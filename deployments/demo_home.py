@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prefect_jobs.errors import InfrastructureError
 
-_USUAL_PORT = 4200
+_UI_PORTS = range(4200, 4210)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def _free_port(*wanted: int) -> int:
 
 def write_profile(home: Path) -> str:
     """Say in the home's profile where its server will be, so that PREFECT_HOME alone leads there; the UI's URL."""
-    port = _free_port(_USUAL_PORT)
+    port = _free_port(*_UI_PORTS)
     (home / "profiles.toml").write_text(
         f'''active = "demo"
 

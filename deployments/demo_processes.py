@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from prefect_jobs.errors import InfrastructureError
 
@@ -46,20 +47,20 @@ class Background:
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Send SIGTERM to it and to everything below it, SIGKILL after the grace period; return when all are gone."""
-        pid = self.process.pid
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)  # It starts nothing more while those below it are counted.
-        everything = [pid, *below(pid)]
-        _signal(everything, signal.SIGTERM)
-        _signal([pid], signal.SIGCONT)
+        if self.process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGSTOP)  # It starts nothing more while those below it are counted.
+        everything = [psutil.Process(self.process.pid), *below(self.process.pid)]
+        _send(everything, signal.SIGTERM)
+        _send(everything[:1], signal.SIGCONT)
         try:
             async with asyncio.timeout(grace_seconds):
                 await self.process.wait()
                 while any(map(_is_alive, everything)):  # noqa: ASYNC110 - nobody tells of the end of a child's child.
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            _signal(everything, signal.SIGKILL)
+            _send(everything, signal.SIGKILL)
             await self.process.wait()
 
 
@@ -91,39 +92,20 @@ def end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def below(pid: int) -> list[int]:
+def below(pid: int) -> list[psutil.Process]:
     """All processes below a process."""
-    children: dict[int, list[int]] = {}
-    for child, parent in _processes():
-        children.setdefault(parent, []).append(child)
-    found, look_at = [], [pid]
-    while look_at:
-        look_at = [child for parent in look_at for child in children.get(parent, [])]
-        found += look_at
-    return found
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
-def _processes() -> list[tuple[int, int]]:
-    """Every process with its parent: from proc(5) where the system has it, else from ps(1)."""
-    if not Path("/proc/self/stat").exists():
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)  # noqa: S607
-        return [(int(pid), int(parent)) for pid, parent in map(str.split, listing.stdout.splitlines())]
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # The name in parentheses may hold anything; the state and the parent follow it.
-            found.append((int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])))
-    return found
+def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.send_signal(number)
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def _is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False

@@ -27,7 +27,7 @@ class Teller:
     def __init__(self) -> None:
         self._console = Console(soft_wrap=True)
         self._errors = Console(soft_wrap=True, stderr=True)
-        self._status = Status("", console=self._console)
+        self._status = Status("", console=self._console, spinner="line")
         self._started = time.monotonic()
 
     @contextmanager

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from prefect_jobs.deployments.apply import template_of
 from prefect_jobs.deployments.both_ways import both_ways
@@ -22,6 +22,8 @@ from prefect_jobs.flows.records import outcomes
 from prefect_jobs.job import OVERRIDES
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.request import Request
+
+_CANCELLED = "cancelled by a person"
 
 
 class JobRun:
@@ -98,7 +100,11 @@ class JobRun:
         async with get_client() as client:
             await self._look(client)
             if self.flow_run.state is None or not self.flow_run.state.is_final():
-                await client.set_flow_run_state(self.id, Cancelling(message="cancelled by a person"))
+                await client.set_flow_run_state(self.id, Cancelling(message=_CANCELLED))
+                await self._look(client)
+                # A flow that has not begun never will from here, and Prefect would leave the run so for minutes.
+                if self.state == "Cancelling" and self.flow_run.run_count == 0:
+                    await client.set_flow_run_state(self.id, Cancelled(message=_CANCELLED), force=True)
             return await self._look(client)
 
     async def _look(self, client: PrefectClient) -> JobRun:

@@ -20,14 +20,15 @@ from pydantic import ValidationError
 
 from prefect_jobs.outcome import Outcome
 
-_MARK = "attempt"
+# Prefect's UI does not draw a table with an empty heading.
+_NAME, _VALUE = "outcome", "value"
 
 
 async def record(outcome: Outcome, job: str, infrastructure: str) -> None:
     """Keep an outcome beside the run that is running now."""
     document = outcome.model_dump(mode="json")
     rows = [
-        {"attempt": key if key != "tail" else "last lines", "": "\n".join(value) if key == "tail" else value}
+        {_NAME: "last lines", _VALUE: "\n".join(value)} if key == "tail" else {_NAME: key, _VALUE: value}
         for key, value in document.items()
         if value not in (None, "", [])
     ]
@@ -53,7 +54,7 @@ async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
 def _parse(data: Any) -> Outcome | None:
     try:
         rows = json.loads(data) if isinstance(data, str) else data
-        document = {row[_MARK]: row[""] for row in rows}
+        document = {row[_NAME]: row[_VALUE] for row in rows}
         document["tail"] = tuple(document.pop("last lines", "").splitlines())
         return Outcome.model_validate_json(json.dumps(document))
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
