@@ -63,16 +63,14 @@ class DockerEngine(Engine):
                 await self._start(container)
                 break
             except AWAY as error:
-                tell(f"The Docker engine does not answer, asking again: {error!r}")
+                tell(f"The Docker engine does not answer, trying again: {error!r}")
             except aiodocker.DockerError as error:
                 if error.status < 500:
                     raise InfrastructureError(
                         f"the Docker engine refused the container of job {identity.job!r}: {error.message}"
                     ) from error
-                what = (
-                    "does not answer, asking again" if is_away(error) else "failed to start the container, trying again"
-                )
-                tell(f"The Docker engine {what}: {error.message}")
+                what = "does not answer" if is_away(error) else "failed to start the container"
+                tell(f"The Docker engine {what}, trying again: {error.message}")
         return DockerContainer(self.connection, container.id, identity)
 
     async def _create(

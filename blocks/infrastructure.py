@@ -112,4 +112,5 @@ class Infrastructure(Block):
 
 
 def _is_below(path: str, root: str) -> bool:
-    return PurePosixPath(path).is_relative_to(PurePosixPath(root))
+    # Where ".." leads depends on links that only the host knows.
+    return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(PurePosixPath(root))
