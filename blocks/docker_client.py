@@ -19,6 +19,8 @@ logger = logging.getLogger("prefect_jobs.docker")
 
 # What the client raises when the engine is not there: not started, restarting, or its socket closed half-way.
 AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
+# What the client library gives as status where it turned one of these into an error of its own.
+_NO_ANSWER = 900
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 10.0
 
 
@@ -35,6 +37,17 @@ def client_for(url: str | None) -> aiodocker.Docker:
             f"there is no Docker engine at {url or 'DOCKER_HOST, the current Docker context, or a local socket'}"
             f"{f' ({error})' if str(error) else ''}; start one, or set the host of the docker block"
         ) from error
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error means that the engine is not there, and says nothing about what it was asked."""
+    return isinstance(error, AWAY) or (isinstance(error, aiodocker.DockerError) and error.status == _NO_ANSWER)
+
+
+def unavailable(error: Exception) -> EngineUnavailable:
+    """The error for whoever does not wait for the engine."""
+    words = error.message if isinstance(error, aiodocker.DockerError) else repr(error)
+    return EngineUnavailable(f"the Docker engine did not answer: {words}; start it and try again")
 
 
 def delays() -> AsyncIterator[None]:

@@ -15,11 +15,11 @@ import aiodocker
 
 from prefect_jobs.blocks import docker_logs
 from prefect_jobs.blocks.docker_body import checkpoint_volume, create_body, folders
-from prefect_jobs.blocks.docker_client import AWAY, delays, insist
+from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
-from prefect_jobs.errors import EngineUnavailable, InfrastructureError
+from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # How long the maker of a container has to start it, before another takes over.
 _CREATOR_SECONDS = 5.0
+# As a shell says that a command cannot be run, or is not there.
+_NO_COMMAND = (126, 127)
 
 
 @asynccontextmanager
@@ -67,7 +69,10 @@ class DockerEngine(Engine):
                     raise InfrastructureError(
                         f"the Docker engine refused the container of job {identity.job!r}: {error.message}"
                     ) from error
-                tell(f"The Docker engine failed to start the container, trying again: {error.message}")
+                what = (
+                    "does not answer, asking again" if is_away(error) else "failed to start the container, trying again"
+                )
+                tell(f"The Docker engine {what}: {error.message}")
         return DockerContainer(self.connection, container.id, identity)
 
     async def _create(
@@ -100,9 +105,10 @@ class DockerEngine(Engine):
         try:
             await container.start()
         except aiodocker.DockerError as error:
-            if not _is_new(await container.show()):  # The command cannot be run: 126 or 127, which `wait` reports.
+            code = (await container.show())["State"]["ExitCode"]
+            if code in _NO_COMMAND:  # `wait` reports it.
                 return
-            if _is_refusal(error):
+            if code != 0:  # The engine tried: a device, a user, a network that is not there.
                 raise aiodocker.DockerError(400, error.message) from error
             raise
 
@@ -122,8 +128,8 @@ class DockerEngine(Engine):
         """Every container that carries this project's labels."""
         try:
             found = await self.client.containers.list(all=1, filters=json.dumps({"label": [MINE]}))
-        except AWAY as error:
-            raise EngineUnavailable(f"the Docker engine did not answer: {error!r}") from error
+        except (*AWAY, aiodocker.DockerError) as error:
+            raise unavailable(error) from error
         return [
             Found(
                 UUID(container["Labels"][MINE]),
@@ -191,7 +197,7 @@ class DockerContainer(Container):
         state = found["State"]
         code = int(state["ExitCode"])
         reason, message = (Reason.SUCCEEDED if code == 0 else Reason.FAILED), str(state.get("Error") or "")
-        if state.get("OOMKilled"):
+        if state.get("OOMKilled") and code != 0:
             limit = found["HostConfig"].get("Memory") or 0
             reason = Reason.OUT_OF_MEMORY
             message = (
@@ -226,8 +232,8 @@ class DockerContainer(Container):
 
 
 def _is_new(found: dict[str, Any]) -> bool:
-    """Whether a container was made and nobody has tried to start it."""
-    return bool(found["State"]["Status"] == "created" and found["State"]["ExitCode"] == 0)
+    """Whether a container was made and never started; with one of a shell's codes its command cannot be run."""
+    return bool(found["State"]["Status"] == "created" and found["State"]["ExitCode"] not in _NO_COMMAND)
 
 
 async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) -> None:
@@ -236,12 +242,6 @@ async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) 
         async with asyncio.timeout(_CREATOR_SECONDS):
             while _is_new(await container.show()):  # noqa: ASYNC110 - the engine's event may be over by now
                 await asyncio.sleep(0.05)
-
-
-def _is_refusal(error: aiodocker.DockerError) -> bool:
-    """Errors that the engine reports as its own fault and that asking again does not mend: a device, a network."""
-    words = ("OCI runtime", "could not select device driver", "error gathering device information", "not found")
-    return any(word in error.message for word in words)
 
 
 def _time(stamp: str) -> datetime | None:

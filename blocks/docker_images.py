@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import aiodocker
 
-from prefect_jobs.blocks.docker_client import AWAY, delays, request
+from prefect_jobs.blocks.docker_client import AWAY, delays, is_away, request, unavailable
 from prefect_jobs.blocks.engine import Tell
-from prefect_jobs.errors import EngineUnavailable, ImageUnavailable
+from prefect_jobs.errors import ImageUnavailable
 from prefect_jobs.spec import PullPolicy
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _PERMANENT = re.compile(
     r"invalid (repository|tag)|must be lowercase|no matching manifest|unsupported",
     re.IGNORECASE,
 )
+_PINNED = re.compile(r"(^|@)sha256:[0-9a-f]{64}$")
 _REFUSALS = (400, 401, 403, 404)
 
 
@@ -36,7 +37,7 @@ class Images:
 
     async def pin(self, image: str, policy: PullPolicy) -> str:
         """The image by digest: ``name@sha256:…`` where a registry knows it, else the engine's own ``sha256:…``."""
-        if "@sha256:" in image or image.startswith("sha256:"):
+        if _PINNED.search(image):
             return image
         try:
             if policy != "Always" and (local := await self._local_digest(image)):
@@ -48,13 +49,15 @@ class Images:
             ) as response:
                 digest = (await response.json())["Descriptor"]["digest"]
             return f"{_repository(image)}@{digest}"
+        except AWAY as error:
+            raise unavailable(error) from error
         except aiodocker.DockerError as error:
+            if is_away(error):
+                raise unavailable(error) from error
             raise ImageUnavailable(
                 f"image {image!r} is neither on the engine nor can its registry name a digest: {error.message}; check "
                 "the image's name, build or push it, or set the registry credentials of the block"
             ) from error
-        except AWAY as error:
-            raise EngineUnavailable(f"the Docker engine did not answer: {error!r}; start it and try again") from error
 
     async def _local_digest(self, image: str) -> str | None:
         try:

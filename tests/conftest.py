@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from needs import needs, wait_until
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -74,14 +74,6 @@ def start_for_session(name: str, *command: str) -> None:
     with (ROOT / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
     (ROOT / f"{name}.pid").write_text(str(process.pid))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.1)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -149,17 +141,11 @@ def execute(prefect_api: str) -> Execute:
     return run
 
 
-def _needs(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def docker_engine() -> None:
     """A Docker engine is there."""
     if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
-        _needs("no Docker engine: apt-get install docker.io, then start dockerd")
+        needs("no Docker engine: apt-get install docker.io, then start dockerd")
 
 
 def has_image(name: str) -> bool:
@@ -173,7 +159,7 @@ def busybox(docker_engine: None) -> str:
     with once("busybox") as first:
         if first and not has_image(name):
             if not (program := shutil.which("busybox")):
-                _needs("no busybox: apt-get install busybox-static")
+                needs("no busybox: apt-get install busybox-static")
             folder = ROOT / "busybox"
             (folder / "bin").mkdir(parents=True)
             (folder / "tmp").mkdir()
@@ -197,7 +183,7 @@ def python_base(docker_engine: None) -> str:
     with once("python-base") as first:
         if first and not has_image(name):
             if not shutil.which("debootstrap"):
-                _needs("no debootstrap: apt-get install debootstrap")
+                needs("no debootstrap: apt-get install debootstrap")
             folder = ROOT / "python-base"
             packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
             subprocess.run(
