@@ -146,8 +146,8 @@ class DockerEngine(Engine):
         try:
             containers = await self.client.containers.list(all=1, filters=json.dumps(mine))
             volumes = await self.client.volumes.list(filters=mine)  # type: ignore[no-untyped-call]
-        except AWAY as error:
-            raise EngineUnavailable(f"the Docker engine did not answer: {error!r}") from error
+        except (*AWAY, aiodocker.DockerError) as error:
+            raise unavailable(error) from error
         labelled = [container["Labels"] for container in containers]
         labelled += [volume["Labels"] for volume in volumes["Volumes"] or []]
         return {UUID(labels[MINE]): labels.get("prefect-jobs/installation", "") for labels in labelled}
