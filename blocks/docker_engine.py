@@ -138,6 +138,18 @@ class DockerEngine(Engine):
             for container in found
         ]
 
+    async def runs(self) -> dict[UUID, str]:
+        """Every run of which a container or the checkpoint volume is there."""
+        mine = {"label": [MINE]}
+        try:
+            containers = await self.client.containers.list(all=1, filters=json.dumps(mine))
+            volumes = await self.client.volumes.list(filters=mine)  # type: ignore[no-untyped-call]
+        except (*AWAY, aiodocker.DockerError) as error:
+            raise unavailable(error) from error
+        labelled = [container["Labels"] for container in containers]
+        labelled += [volume["Labels"] for volume in volumes["Volumes"] or []]
+        return {UUID(labels[MINE]): labels.get("prefect-jobs/installation", "") for labels in labelled}
+
     async def release(self, run_id: UUID) -> None:
         """Remove the run's checkpoint volume."""
         with contextlib.suppress(aiodocker.DockerError):

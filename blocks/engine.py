@@ -100,5 +100,9 @@ class Engine(ABC):
         """All containers that this project started there, running or not."""
 
     @abstractmethod
+    async def runs(self) -> dict[UUID, str]:
+        """Every run of which anything is there, containers or not, with the installation of Prefect it belongs to."""
+
+    @abstractmethod
     async def release(self, run_id: UUID) -> None:
         """Remove what a run leaves beyond its attempts, such as its checkpoint folder."""

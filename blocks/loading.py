@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
+
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.infrastructure import Infrastructure
 from prefect_jobs.errors import NotFoundError, TemplateError
 
 _TYPES = {"process": "prefect_jobs.blocks.process:Process", "docker": "prefect_jobs.blocks.docker:Docker"}
+
+
+async def saved_infrastructures(client: PrefectClient) -> list[str]:
+    """Every infrastructure there is by name: each type with its defaults, and the saved blocks of these types."""
+    names = list(_TYPES)
+    for kind in _TYPES:
+        # A type that was never registered has no documents.
+        with suppress(ObjectNotFound):
+            documents = await client.read_block_documents_by_type(kind)
+            names += [f"{kind}/{document.name}" for document in documents if document.name]
+    return names
 
 
 async def load_infrastructure(reference: str) -> Infrastructure:

@@ -29,6 +29,7 @@ class RunFolders:
     def __init__(self, home: Path, run_id: UUID) -> None:
         self.run = home / "runs" / str(run_id)
         self.checkpoint = self.run / "checkpoint"
+        self.mark = self.run / "run.json"
 
     def attempt(self, number: int) -> Path:
         """The folder of an attempt."""
@@ -75,6 +76,7 @@ class ProcessEngine(Engine):
                 for path in (work, *map(Path, (places.input, places.output, places.checkpoint, *volumes.values()))):
                     path.mkdir(parents=True, exist_ok=True)
                 self._copy_workspace(work)
+                shim.write_whole(str(folders.mark), {"installation": identity.installation})
                 shim.write_whole(str(folder / "identity.json"), {"job": identity.job, "attempt": identity.attempt})
         env = {
             **self.block.base_environment(),
@@ -122,6 +124,17 @@ class ProcessEngine(Engine):
             content = json.loads(identity.read_text())
             running = not (identity.parent / "exit.json").exists()
             found.append(Found(UUID(identity.parts[-3]), content["attempt"], content["job"], running))
+        return found
+
+    async def runs(self) -> dict[UUID, str]:
+        """Every run whose folder is there and marked."""
+        return await asyncio.to_thread(self._runs)
+
+    def _runs(self) -> dict[UUID, str]:
+        found = {}
+        for mark in (self.block.folder / "runs").glob("*/run.json"):
+            with contextlib.suppress(FileNotFoundError, ValueError):  # Removed meanwhile, or none of ours.
+                found[UUID(mark.parent.name)] = str(json.loads(mark.read_text())["installation"])
         return found
 
     async def release(self, run_id: UUID) -> None:

@@ -56,7 +56,7 @@ async def apply_all(
     deployed = [await pinned(job) for job in jobs]
     async with get_client() as client:
         if work_pool is not None:
-            await _ensure_work_pool(client, work_pool)
+            await ensure_work_pool(client, work_pool)
         flow_id = await client.create_flow_from_name(FLOW_NAME)
         changes = [await _apply_one(client, flow_id, each, work_pool) for each in deployed]
         if project is not None:
@@ -104,7 +104,7 @@ def _project_to_prune(jobs: list[Job]) -> str:
     return str(projects.pop())
 
 
-async def _ensure_work_pool(client: PrefectClient, name: str) -> None:
+async def ensure_work_pool(client: PrefectClient, name: str) -> None:
     """The pool that jobs are sent to: the stock process worker's, where there is none yet."""
     try:
         await client.read_work_pool(name)

@@ -194,6 +194,30 @@ def show(what: Annotated[str, Parameter(help="A job's name, or a run's id or nam
     print(_in_loop(_describe, what))
 
 
+@_command(_RUNS)
+def sweep(
+    *,
+    infrastructure: Annotated[
+        list[str] | None, Parameter(help="Where to look, such as docker/local; default: everywhere.", negative="")
+    ] = None,
+    older_than: Annotated[str, Parameter(help="How long ago a run must have ended.")] = "10m",
+    dry_run: Annotated[bool, Parameter(negative="", help="Only show what would be removed.")] = False,
+    every: Annotated[
+        str | None, Parameter(help="Do not sweep now: make a deployment that sweeps so often, such as 15m.")
+    ] = None,
+    work_pool: Annotated[str, Parameter(name=["--work-pool", "--pool"], help="Where the deployment runs.")] = "jobs",
+) -> int:
+    """Remove containers, volumes and folders that runs left which ended or vanished; nothing else."""
+    from prefect_jobs.deployments.sweeping import deploy_sweep, sweep_now
+
+    if every is not None:
+        print(deploy_sweep(every, infrastructure or [], older_than, work_pool))
+        return 0
+    lines, complete = sweep_now(infrastructure or [], older_than, dry_run)
+    print("\n".join(lines) or "Nothing was left.")
+    return 0 if complete else 1
+
+
 @_command(_MORE)
 def demo() -> int:
     """Train two models on the iris data, with a Prefect server of its own. Ends by itself."""

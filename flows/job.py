@@ -28,6 +28,7 @@ from prefect_jobs.errors import JobError, NotFoundError
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.history import close_orphans, read_history
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.log import Mask, RunLog
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget
@@ -142,12 +143,18 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         spec = container_spec(deployed, request).model_copy(update={"shape": chosen})
         infrastructure.check(spec, job.name)
         secrets = {name: await _secret(job, name, block) for name, block in spec.secrets.items()}
-        identity = Identity(job=job.name, version=deployed.version, run_id=flow_run.id, run_name=flow_run.name)
         logger.info("Job %s, version %s, on %s%s", job.name, deployed.version, infrastructure.label, _described(spec))
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
         async with infrastructure.engine() as engine, get_client() as client:
+            identity = Identity(
+                job=job.name,
+                version=deployed.version,
+                run_id=flow_run.id,
+                run_name=flow_run.name,
+                installation=await installation_of(client),
+            )
             attempts = Attempts(client, job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
                 if await attempts.take_up(flow_run.run_count, logger):

@@ -67,6 +67,8 @@ class Identity(Model):
     attempt: int = 1
     index: int = 0
     count: int = 1
+    installation: str = ""
+    """The installation of Prefect that the run belongs to."""
 
     @property
     def container_name(self) -> str:
@@ -81,6 +83,7 @@ class Identity(Model):
             "prefect-jobs/version": self.version,
             "prefect-jobs/run-id": str(self.run_id),
             "prefect-jobs/attempt": str(self.attempt),
+            "prefect-jobs/installation": self.installation,
         }
 
     @property

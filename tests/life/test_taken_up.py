@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-from contextlib import suppress
-
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from supervisors import supervise
 
 from prefect_jobs import Job
 from prefect_jobs.blocks.loading import load_infrastructure
@@ -27,21 +22,6 @@ i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.02; done; ex
 EXPECTED = ["starts 1", *(f"line {number}" for number in range(LINES))]
 
 
-async def _supervise(run: JobRun, seconds: float | None = None) -> None:
-    """Run the flow run in a process of its own, as a worker does; SIGKILL it after so many seconds."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect.engine", str(run.id),
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(seconds):
-            await process.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
 async def _container_lines(run: JobRun) -> list[str]:
     return [log.message for log in await run.logs() if log.name.startswith("container.")]
 
@@ -56,10 +36,10 @@ async def test_a_run_whose_supervisor_was_killed_ends_as_if_nothing_had_happened
     await job.apply()
     run = await job.run()
     for seconds in moments:
-        await _supervise(run, seconds)
+        await supervise(run, seconds)
         await run.refresh()
     if run.flow_run.state is None or not run.flow_run.state.is_final():
-        await _supervise(run)
+        await supervise(run)
         await run.refresh()
     assert run.state == "Failed"
     assert [(outcome.attempt, outcome.exit_code) for outcome in run.attempts] == [(1, 3)]
@@ -72,12 +52,12 @@ async def test_a_run_that_a_person_starts_again_makes_a_new_attempt(prefect_api:
     job = Job(name="started-again", command=["sh", "-c", "echo attempt $JOB_ATTEMPT; exit 3"])
     await job.apply()
     run = await job.run()
-    await _supervise(run)
+    await supervise(run)
     async with get_client() as client:
         from prefect.states import Scheduled
 
         await client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
-    await _supervise(run)
+    await supervise(run)
     await run.refresh()
     assert [(outcome.attempt, outcome.reason) for outcome in run.attempts] == [(1, Reason.FAILED), (2, Reason.FAILED)]
     assert await _container_lines(run) == ["attempt 1", "attempt 2"]

@@ -1,0 +1,114 @@
+"""The reconciler: removes what belongs to runs that ended or vanished, and touches nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from prefect_jobs.blocks.engine import Engine, Found
+from prefect_jobs.blocks.loading import load_infrastructure, saved_infrastructures
+from prefect_jobs.errors import InfrastructureError, MissingExtraError
+from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.installation import installation_of
+from prefect_jobs.quantities import Duration
+from prefect_jobs.spec import Identity
+
+# A run that just ended is still tidied up by its own supervisor, and one that crashed may be taken up again.
+DEFAULT_AGE = Duration("10m")
+_ENGINE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A run of which something was left."""
+
+    infrastructure: str
+    run_id: UUID
+    containers: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep removed, and the infrastructures that it could not look at."""
+
+    removed: list[Swept]
+    problems: list[str]
+
+
+async def sweep_all(
+    client: PrefectClient, references: Sequence[str] = (), *, older_than: Duration = DEFAULT_AGE, dry_run: bool = False
+) -> Sweep:
+    """Remove what runs left that ended at least ``older_than`` ago, or that Prefect does not know any more.
+
+    ``references`` are infrastructures as jobs name them; without any, all saved blocks and each type's defaults. Only
+    what carries this installation's mark is touched. With ``dry_run`` nothing is removed.
+    """
+    mine = await installation_of(client)
+    removed: list[Swept] = []
+    problems: list[str] = []
+    for reference in references or await saved_infrastructures(client):
+        try:
+            infrastructure = await load_infrastructure(reference)
+            async with asyncio.timeout(_ENGINE_SECONDS), infrastructure.engine() as engine:
+                removed += await _sweep_engine(client, engine, reference, mine, older_than, dry_run)
+        except MissingExtraError:
+            if references:
+                raise
+        except (InfrastructureError, TimeoutError) as error:
+            problems.append(f"{reference}: {error or f'no answer within {_ENGINE_SECONDS:g} s'}")
+    return Sweep(removed, problems)
+
+
+async def _sweep_engine(
+    client: PrefectClient, engine: Engine, reference: str, mine: str, older_than: Duration, dry_run: bool
+) -> list[Swept]:
+    containers: dict[UUID, list[Found]] = {}
+    for found in await engine.containers():
+        containers.setdefault(found.run_id, []).append(found)
+    swept = []
+    for run_id, installation in (await engine.runs()).items():
+        if installation != mine or (why := await _why_gone(client, run_id, older_than)) is None:
+            continue
+        swept.append(Swept(reference, run_id, len(containers.get(run_id, [])), why))
+        if dry_run:
+            continue
+        for found in containers.get(run_id, []):
+            await engine.discard(Identity(job=found.job, version="", run_id=run_id, run_name="", attempt=found.attempt))
+        await engine.release(run_id)
+    return swept
+
+
+async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -> str | None:
+    """Why what a run left may go, or None while the run may still need it."""
+    try:
+        flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+    except ObjectNotFound:
+        return "Prefect does not know the run any more"
+    state = flow_run.state
+    if state is None or not state.is_final():
+        return None
+    if datetime.now(UTC) - state.timestamp < timedelta(seconds=older_than.seconds):
+        return None
+    return f"the run ended {state.name}"
+
+
+@flow(name="sweep", persist_result=False)
+async def sweep(infrastructures: list[str] | None = None, older_than: str = str(DEFAULT_AGE)) -> str:
+    """Remove what runs left that ended or vanished."""
+    async with get_client() as client:
+        done = await sweep_all(client, infrastructures or (), older_than=Duration(older_than))
+    logger = get_run_logger()
+    for each in done.removed:
+        logger.info("Removed what run %s left on %s: %s", each.run_id, each.infrastructure, each.why)
+    for problem in done.problems:
+        logger.warning("Not looked at: %s", problem)
+    return f"{len(done.removed)} runs had left something; {len(done.problems)} infrastructures could not be looked at"
