@@ -206,15 +206,10 @@ def _nothing(_: object) -> None:
 
 
 async def _container_lines(run: JobRun) -> list[str]:
-    """What the run's last container wrote: the task's records of the time that it ran in."""
-    outcome = run.outcome
-    if outcome is None or outcome.started is None or outcome.ended is None:
-        return []
-    return [
-        log.message
-        for log in await run.logs()
-        if log.name == "prefect.task_runs" and outcome.started <= log.timestamp <= outcome.ended
-    ]
+    """What the run's container wrote."""
+    from prefect_jobs.flows.log import is_container_line
+
+    return [log.message for log in await run.logs() if is_container_line(log.name)]
 
 
 @contextmanager

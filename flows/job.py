@@ -29,7 +29,7 @@ from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.history import close_orphans, read_history
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
-from prefect_jobs.flows.log import Mask, RunLog
+from prefect_jobs.flows.log import Mask, RunLog, logger_name
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.states import attempt_state, run_state
@@ -101,7 +101,7 @@ class Attempts:
         """Make the attempt of that number after those that ended before, and keep its outcome."""
         logger = cast("Logger", get_run_logger())
         identity = self.numbered(self.ended + number)
-        delivery = Delivery(self.client, f"container.{identity.attempt}", identity.run_id, task_run_id)
+        delivery = Delivery(self.client, logger_name(identity.attempt), identity.run_id, task_run_id)
         mask = Mask(self.secrets.values())
         log = RunLog(delivery, logger, self.job.logging, mask, taken_up=self.taken_up and number == 1)
 

@@ -20,6 +20,19 @@ _MASK = "***"
 _SHORTEST_SECRET = 3
 
 
+_LOGGER = "container."
+
+
+def logger_name(attempt: int) -> str:
+    """The logger that a container's lines have in Prefect; everything else in a run's log is Prefect's or ours."""
+    return f"{_LOGGER}{attempt}"
+
+
+def is_container_line(logger: str) -> bool:
+    """Whether a record of that logger is a line that a container wrote."""
+    return logger.startswith(_LOGGER)
+
+
 class Mask:
     """Hides secret values in whatever is shown."""
 
