@@ -33,7 +33,7 @@ from prefect_jobs.flows.log import Mask, RunLog, logger_name
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.states import attempt_state, run_state
-from prefect_jobs.flows.supervise import Supervision
+from prefect_jobs.flows.supervise import Supervision, tidy
 from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
@@ -164,7 +164,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                     )
                     await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
             finally:
-                await engine.release(identity.run_id)
+                await tidy(engine.release(identity.run_id))
     except JobError as error:
         return Failed(message=str(error))
     if attempts.last is None:

@@ -58,9 +58,11 @@ class Supervision:
         except InfrastructureError as error:
             return await self._kept(Reason.UNSCHEDULABLE, str(error))
         except TimeoutError:
+            late = seconds_left is not None and start_timeout == seconds_left
+            what = "the total timeout has passed" if late else f"it had not started after {start_timeout:g} s"
             return await self._kept(
-                Reason.UNSCHEDULABLE,
-                f"it had not started after {start_timeout:g} s; the last that was tried: {self._waiting_for}",
+                Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
+                f"{what}; the last that was tried: {self._waiting_for}",
             )
         try:
             outcome = await self._follow(container, _least(self._spec.attempt_timeout, seconds_left))
@@ -91,10 +93,7 @@ class Supervision:
         except EngineUnavailable:
             raise
         except BaseException:
-            # An engine that is away cannot be asked; what it may have made is found by its labels later.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TIDY_SECONDS):
-                    await self._engine.discard(self._identity)
+            await tidy(self._engine.discard(self._identity))
             raise
 
     def _tell(self, message: str) -> None:
@@ -132,6 +131,13 @@ class Supervision:
             async with asyncio.timeout(_TIDY_SECONDS):
                 await self._log.follow(container)
                 await self._log.finish()
+
+
+async def tidy(removal: Awaitable[None]) -> None:
+    """Remove something; an engine that is away cannot be asked, and what is left is found by its labels later."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TIDY_SECONDS):
+            await removal
 
 
 def _least(*limits: float | None) -> float | None:
