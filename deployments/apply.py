@@ -20,7 +20,7 @@ from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.deployments import run_form, schedules
 from prefect_jobs.deployments.both_ways import both_ways
-from prefect_jobs.errors import TemplateError
+from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
 from prefect_jobs.request import Overrides, Request, container_spec, shape
@@ -81,7 +81,10 @@ async def pinned(job: Job) -> DeployedJob:
         InfrastructureError: the image cannot be pinned.
     """
     infrastructure = await load_infrastructure(job.infrastructure)
-    shape(job, Overrides(), infrastructure.shapes, f"{infrastructure.label} of job {job.name!r}")
+    try:
+        shape(job, Overrides(), infrastructure.shapes, infrastructure.label)
+    except OverrideError as error:
+        raise TemplateError(f"job {job.name!r}: {error}") from error
     plain = DeployedJob(template=job)
     # A required parameter has no value yet; any will do to see what container the job makes.
     stand_ins = {name: job.parameters[name].default for name in job.parameters}
