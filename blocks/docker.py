@@ -53,6 +53,13 @@ class Docker(Infrastructure):
         examples=["jobs"],
     )
 
+    allow_volumes: list[str] = Field(
+        default=[],
+        title="Allowed volumes of others",
+        description="Volumes of the engine that prefect-jobs did not make and that a job may mount all the same.",
+        examples=[["reference-data"]],
+    )
+
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
         """The engine; all runs in an event loop that use the same engine share one connection."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
 
 _PLACES = Places()
+# The engine takes no word for "unlimited" (json-file log driver, options): a petabyte will do.
+_KEEP_EVERY_LINE = {"max-size": "1000t", "max-file": "1", "compress": "false", "mode": "blocking"}
 
 
 def checkpoint_volume(run_id: UUID) -> str:
@@ -49,8 +51,9 @@ def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets:
         "Devices": [
             {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in security.devices
         ],
-        # The engine's default may be a driver whose logs cannot be read back, or one that rotates lines away.
-        "LogConfig": {"Type": "json-file", "Config": {}},
+        # The engine's default may be a driver whose logs cannot be read back, or rotate lines away, or drop them when
+        # it is busy; it fills in what is not set here.
+        "LogConfig": {"Type": "json-file", "Config": _KEEP_EVERY_LINE},
     }
     if not security.privileged:
         host["SecurityOpt"] = ["no-new-privileges"]
@@ -85,8 +88,8 @@ def folders() -> bytes:
     """The folders of the container contract, open to whatever user the image runs as."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in ("/data", _PLACES.input, _PLACES.output, _PLACES.checkpoint):
+        for path in (_PLACES.input, _PLACES.output, _PLACES.checkpoint):
             folder = tarfile.TarInfo(path.lstrip("/"))
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755 if path == "/data" else 0o777
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o777
             archive.addfile(folder)
     return buffer.getvalue()

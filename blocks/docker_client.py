@@ -18,24 +18,28 @@ T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.docker")
 
 # What the client raises when the engine is not there: not started, restarting, or its socket closed half-way.
-AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
+AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 # What the client library gives as status where it turned one of these into an error of its own.
 _NO_ANSWER = 900
+_USUAL_SOCKET = "unix:///var/run/docker.sock"
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 10.0
 
 
 def client_for(url: str | None) -> aiodocker.Docker:
-    """A client of the engine at a URL, or of the one that the environment names.
+    """A client of the engine at a URL, or of the one that the environment names; it need not be there yet.
 
     Raises:
-        EngineUnavailable: the environment names none and there is no local socket.
+        EngineUnavailable: the URL, or what the environment names, is none of an engine.
     """
     try:
         return aiodocker.Docker(url=url)
-    except (AssertionError, ValueError, OSError) as error:
+    except AssertionError:
+        # The environment names none, and there is no local socket: an engine that restarts has removed it.
+        return aiodocker.Docker(url=_USUAL_SOCKET)
+    except (ValueError, OSError) as error:
         raise EngineUnavailable(
-            f"there is no Docker engine at {url or 'DOCKER_HOST, the current Docker context, or a local socket'}"
-            f"{f' ({error})' if str(error) else ''}; start one, or set the host of the docker block"
+            f"{url or 'DOCKER_HOST or the current Docker context'} names no Docker engine: {error}; set the host of "
+            "the docker block"
         ) from error
 
 

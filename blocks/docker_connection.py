@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import aiodocker
 
-from prefect_jobs.blocks.docker_client import AWAY, client_for, delays, request
+from prefect_jobs.blocks.docker_client import client_for, delays, is_away, logger, request
 
 # The label by which this project's containers are known.
 MINE = "prefect-jobs/run-id"
@@ -32,7 +31,7 @@ class Connection:
         event = asyncio.Event()
         event.set()
         self._waiting.add((container_id, event))
-        if self._watcher is None:
+        if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
         try:
             yield event
@@ -42,12 +41,17 @@ class Connection:
     async def _watch(self) -> None:
         filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [MINE]})
         async for _ in delays():
-            with contextlib.suppress(*AWAY, aiodocker.DockerError):
+            try:
                 async with request(self.client, "GET", "events", params={"filters": filters}) as response:
                     # Whatever ended while nobody listened is found by asking once.
                     self._ring()
                     async for line in response.content:
                         self._ring(json.loads(line)["Actor"]["ID"])
+            except Exception as error:
+                # Events only wake: whatever one of them holds, those who wait ask the engine, and the stream goes on.
+                if not is_away(error):
+                    logger.warning("An event of the Docker engine could not be read: %r", error)
+                self._ring()
 
     def _ring(self, container_id: str | None = None) -> None:
         """Wake who waits for a container, or everybody."""
@@ -59,8 +63,7 @@ class Connection:
         """Stop listening and let go of the sockets."""
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+            await asyncio.gather(self._watcher, return_exceptions=True)
         await self.client.close()
 
 

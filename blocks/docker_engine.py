@@ -26,6 +26,7 @@ from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
 
+_VOLUME_MARK = "prefect-jobs/volume"
 # How long the maker of a container has to start it, before another takes over.
 _CREATOR_SECONDS = 5.0
 # As a shell says that a command cannot be run, or is not there.
@@ -83,6 +84,9 @@ class DockerEngine(Engine):
             await _left_to_its_creator(there)
             return there
         await self.images.provide(spec.image, spec.pull_policy, tell)
+        for mount in spec.mounts:
+            if not mount.is_host_folder:
+                await self._claim_volume(mount.source)
         try:
             return await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
         except aiodocker.DockerError as error:
@@ -92,6 +96,16 @@ class DockerEngine(Engine):
                 await _left_to_its_creator(there)
                 return there
             raise aiodocker.DockerError(503, error.message) from error  # It was removed meanwhile: once more.
+
+    async def _claim_volume(self, name: str) -> None:
+        """Make a named volume with this project's mark, or see that it is one that a job may mount."""
+        volume = await self.client.volumes.create({"Name": name, "Labels": {_VOLUME_MARK: name}})  # type: ignore[no-untyped-call]
+        labels = (await volume.show()).get("Labels") or {}
+        if _VOLUME_MARK not in labels and name not in self.block.allow_volumes:
+            raise InfrastructureError(
+                f"the volume {name!r} was not made by prefect-jobs, and the allow_volumes of {self.block.label} does "
+                "not list it: choose another name, or let the block's owner allow it"
+            )
 
     async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
         """Start the container if it never was: the engine starts what has ended as gladly as what is new."""

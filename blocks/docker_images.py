@@ -9,6 +9,8 @@ import re
 from typing import TYPE_CHECKING
 
 import aiodocker
+from docker import auth
+from docker.errors import InvalidRepository
 
 from prefect_jobs.blocks.docker_client import AWAY, delays, is_away, request, unavailable
 from prefect_jobs.blocks.engine import Tell
@@ -45,7 +47,7 @@ class Images:
             if policy == "Never":
                 raise ImageUnavailable(f"image {image!r} is not on the engine, and the pull policy is Never")
             async with request(
-                self.client, "GET", f"distribution/{image}/json", headers=self._authorization()
+                self.client, "GET", f"distribution/{image}/json", headers=self._authorization(image)
             ) as response:
                 digest = (await response.json())["Descriptor"]["digest"]
             return f"{_repository(image)}@{digest}"
@@ -114,7 +116,7 @@ class Images:
         if "@" not in image and ":" not in image.rpartition("/")[2]:
             parameters["tag"] = "latest"
         async with request(
-            self.client, "POST", "images/create", params=parameters, headers=self._authorization()
+            self.client, "POST", "images/create", params=parameters, headers=self._authorization(image)
         ) as response:
             async for line in response.content:
                 progress = json.loads(line)
@@ -122,9 +124,13 @@ class Images:
                     raise aiodocker.DockerError(500, progress["error"])
                 await asyncio.sleep(0)
 
-    def _authorization(self) -> dict[str, str]:
-        """The header by which the engine logs in to a registry (Engine API, "Authentication")."""
-        if self.credentials is None:
+    def _authorization(self, image: str) -> dict[str, str]:
+        """The header by which the engine logs in to a registry (Engine API, "Authentication").
+
+        The engine sends it to whatever registry the image names, so that it is only for images of the registry that
+        the credentials are for: a job must not carry them elsewhere.
+        """
+        if self.credentials is None or _registry(image) != auth.resolve_index_name(self.credentials.registry_url):
             return {}
         content = {
             "username": self.credentials.username,
@@ -132,6 +138,14 @@ class Images:
             "serveraddress": self.credentials.registry_url,
         }
         return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(content).encode()).decode()}
+
+
+def _registry(image: str) -> str | None:
+    """The registry of an image, as the engine understands its name; None where the name is none."""
+    try:
+        return str(auth.resolve_repository_name(image)[0])
+    except InvalidRepository:
+        return None
 
 
 def _repository(image: str) -> str:

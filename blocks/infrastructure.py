@@ -39,7 +39,7 @@ class Infrastructure(Block):
     allow_host_folders: list[str] = Field(
         default=[],
         title="Allowed host folders",
-        description="Folders of the host that a job may mount, with all below them.",
+        description="Folders of the host that a job may mount: each as it is listed, not what is below it.",
         examples=[["/srv/data"]],
     )
     allow_privileged: bool = Field(
@@ -87,13 +87,15 @@ class Infrastructure(Block):
     def problems_with(self, spec: ContainerSpec) -> list[str]:
         """What a container asks for and this block does not allow, with the field that would open it."""
         security, problems = spec.security, []
+        # Not what is below a folder: a job that writes there could leave a link to anywhere for the next one to mount.
+        allowed = {PurePosixPath(folder) for folder in self.allow_host_folders}
         if self.takes_images and spec.image is None:
             problems.append("it has no image, which this infrastructure needs")
         problems += [
             f"it mounts the host folder {mount.source!r}, and the block's allow_host_folders has "
             f"{', '.join(self.allow_host_folders) or 'none'}"
             for mount in spec.mounts
-            if mount.is_host_folder and not any(_is_below(mount.source, root) for root in self.allow_host_folders)
+            if mount.is_host_folder and PurePosixPath(mount.source) not in allowed
         ]
         if security.privileged and not self.allow_privileged:
             problems.append("it asks for privileges (security.privileged), and the block's allow_privileged is off")
@@ -109,8 +111,3 @@ class Infrastructure(Block):
             if name not in getattr(self, field)
         ]
         return problems
-
-
-def _is_below(path: str, root: str) -> bool:
-    # Where ".." leads depends on links that only the host knows.
-    return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(PurePosixPath(root))

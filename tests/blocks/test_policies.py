@@ -23,7 +23,7 @@ def _folder(source: str) -> ContainerSpec:
 
 # What is asked for, the field of the block that opens it, with what value, and what the message says.
 RIGHTS: list[tuple[ContainerSpec, str, Any, str]] = [
-    (_folder("/srv/data/iris"), "allow_host_folders", ["/srv/data"], "/srv/data/iris"),
+    (_folder("/srv/data/iris"), "allow_host_folders", ["/srv/data/iris"], "/srv/data/iris"),
     (_spec(security=Security(privileged=True)), "allow_privileged", True, "security.privileged"),
     (_spec(security=Security(host_network=True)), "allow_host_network", True, "security.host_network"),
     (_spec(security=Security(capabilities=["NET_ADMIN"])), "allow_capabilities", ["NET_ADMIN"], "'NET_ADMIN'"),
@@ -83,6 +83,7 @@ def test_all_that_is_not_allowed_is_named_at_once() -> None:
         "/srv/data/./../etc",
         "//srv/data",
         "/SRV/DATA",
+        "/srv/data/a-link-that-a-job-left",
         "/srv/data /etc",
     ],
 )
@@ -91,8 +92,8 @@ def test_no_way_of_writing_a_path_leads_out_of_an_allowed_folder(source: str) ->
         Docker(allow_host_folders=["/srv/data"]).check(_folder(source), "train")
 
 
-@pytest.mark.parametrize("source", ["/srv/data", "/srv/data/", "/srv/data/a/b", "/srv/data//a", "/srv/data/..a"])
-def test_an_allowed_folder_and_all_below_it_can_be_mounted(source: str) -> None:
+@pytest.mark.parametrize("source", ["/srv/data", "/srv/data/"])
+def test_an_allowed_folder_can_be_mounted(source: str) -> None:
     Docker(allow_host_folders=["/srv/data"]).check(_folder(source), "train")
 
 

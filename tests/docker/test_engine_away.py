@@ -41,7 +41,7 @@ async def test_an_engine_that_is_not_there_is_said_to_be_away(url: str) -> None:
 
 async def test_an_address_that_is_none_is_named() -> None:
     with pytest.raises(
-        EngineUnavailable, match=r"no Docker engine at carrier-pigeon://.*set the host of the docker block"
+        EngineUnavailable, match=r"carrier-pigeon:// names no Docker engine.*set the host of the docker block"
     ):
         async with Docker(host=DockerHost(base_url="carrier-pigeon://")).engine():
             pass

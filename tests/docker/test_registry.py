@@ -156,3 +156,13 @@ async def test_a_registry_that_is_away_is_waited_for(bench: Bench) -> None:
             await bench.launch(ContainerSpec(image="127.0.0.1:9/private/name:1"))
     assert bench.told[0] == "Pulling image 127.0.0.1:9/private/name:1"
     assert "did not work yet, trying again" in bench.told[1]
+
+
+async def test_credentials_are_sent_to_no_other_registry_than_their_own(registry: Registry, image: str) -> None:
+    elsewhere = DockerRegistryCredentials(username=USER, password=PASSWORD, registry_url="registry.example:5000")
+    async with Docker(registry=elsewhere).engine() as engine:
+        with pytest.raises(ImageUnavailable):
+            await engine.pin(image, "Always")
+    own = registry.credentials.model_copy(update={"registry_url": f"https://{registry.address}/v2/"})
+    async with Docker(registry=own).engine() as engine:
+        assert "@sha256:" in str(await engine.pin(image, "Always"))
