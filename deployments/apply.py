@@ -23,9 +23,9 @@ from prefect_jobs.deployments.both_ways import both_ways
 from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
+from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.request import Overrides, Request, container_spec, shape
 
-DEFAULT_WORK_POOL = "jobs"
 _STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
 _PAGE = 200
 
@@ -43,16 +43,22 @@ class Change:
 
 
 async def apply_all(
-    jobs: Iterable[Job], *, work_pool: str | None = DEFAULT_WORK_POOL, prune: bool = False
+    jobs: Iterable[Job],
+    *,
+    work_pool: str | None = DEFAULT_WORK_POOL,
+    prune: bool = False,
+    project: str | None = None,
 ) -> list[Change]:
     """Apply jobs; everything is checked before the first change.
+
+    ``prune`` removes the other jobs of the jobs' project. ``project`` names it where there may be no job left.
 
     Raises:
         TemplateError: a job is wrong, or asks for more than its infrastructure block allows.
         InfrastructureError: an image cannot be pinned.
     """
     jobs = list(jobs)
-    project = _project_to_prune(jobs) if prune else None
+    project = _project_to_prune(jobs, project) if prune else None
     deployed = [await pinned(job) for job in jobs]
     async with get_client() as client:
         if work_pool is not None:
@@ -97,9 +103,14 @@ async def pinned(job: Job) -> DeployedJob:
         return DeployedJob(template=job, image=await engine.pin(job.image, job.pull_policy))
 
 
-def _project_to_prune(jobs: list[Job]) -> str:
-    projects = {job.project for job in jobs}
-    if len(projects) != 1 or None in projects:
+def _project_to_prune(jobs: list[Job], project: str | None) -> str:
+    projects = {job.project for job in jobs} | ({project} if project is not None else set())
+    if len(projects) > 1:
+        raise TemplateError(
+            "pruning stays within one project, and these are jobs of more than one project: "
+            + ", ".join(sorted(str(each or "none") for each in projects))
+        )
+    if not projects or None in projects:
         raise TemplateError(
             "pruning removes the jobs of a project that are no longer in its file, and the file names no project: "
             "write 'project: NAME' at its top, apply it once, then prune"
@@ -189,10 +200,15 @@ async def deployments(client: PrefectClient) -> list[DeploymentResponse]:
             limit=_PAGE,
             offset=offset,
         )
-        found += [each for each in page if "job" in each.parameters]
+        found += [each for each in page if is_ours(each)]
         if len(page) < _PAGE:
             return found
         offset += _PAGE
+
+
+def is_ours(deployment: DeploymentResponse) -> bool:
+    """Whether a deployment of a flow of our name carries a template; somebody else may call a flow 'job' too."""
+    return isinstance(deployment.parameters.get("job"), dict)
 
 
 def template_of(deployment: DeploymentResponse) -> Job:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 from cyclopts import App, Group, Parameter
 
+from prefect_jobs.deployments.printing import print_log, show_rows, state_of
 from prefect_jobs.errors import JobError
+from prefect_jobs.names import DEFAULT_WORK_POOL
 
 if TYPE_CHECKING:
     from prefect_jobs.deployments.runs import JobRun
 
 P = ParamSpec("P")
 
+# By which option a run is asked for each override.
+OVERRIDE_OPTIONS = {
+    "env": "--env NAME=VALUE",
+    "args": "-- ARGS",
+    "command": "--command",
+    "shape": "--shape",
+    "timeout": "--timeout",
+    "infrastructure": "--infrastructure",
+}
 _JOBS, _RUNS, _MORE = Group.create_ordered("Jobs"), Group.create_ordered("Runs"), Group.create_ordered("More")
 
 app = App(
@@ -59,7 +69,7 @@ def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, No
     return register
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(1)
 
@@ -85,17 +95,19 @@ def apply(
     file: File = Path("jobs.yaml"),
     /,
     *,
-    work_pool: Annotated[str, Parameter(name=["--work-pool", "--pool"], help="Where runs are sent.")] = "jobs",
+    work_pool: Annotated[
+        str, Parameter(name=["--work-pool", "--pool"], help="Where runs are sent.")
+    ] = DEFAULT_WORK_POOL,
     prune: Annotated[bool, Parameter(negative="", help="Remove jobs of the file's project that left it.")] = False,
 ) -> None:
     """Make the deployments what the document says. The same document changes nothing."""
-    from prefect_jobs.document import read
+    from prefect_jobs.document import read_document
 
-    jobs = read(file)
+    document = read_document(file)
 
     from prefect_jobs.deployments.apply import apply as apply_jobs
 
-    for change in apply_jobs(jobs, work_pool=work_pool, prune=prune):
+    for change in apply_jobs(document.jobs, work_pool=work_pool, prune=prune, project=document.project):
         details = f" ({', '.join(change.details)})" if change.details else ""
         print(f"job/{change.job}: {change.what}{details}, version {change.version}")
 
@@ -104,7 +116,7 @@ def apply(
 def list_jobs(*, as_json: As = False) -> None:
     """Show all jobs."""
     rows = _in_loop(_list)
-    _show(rows, as_json, "No jobs yet; 'prefect-jobs apply' adds those of jobs.yaml.")
+    show_rows(rows, as_json, "No jobs yet; 'prefect-jobs apply' adds those of jobs.yaml.")
 
 
 @_command(_JOBS)
@@ -139,19 +151,23 @@ def run(
     ] = False,
 ) -> int | None:
     """Start a run of a job; what is given here overrides the template for this run."""
-    import shlex
-
-    given: dict[str, Any] = _values("--param", param, parse=True)
-    given["env"] = _values("--env", env, parse=False) or None
-    given["args"] = list(args) or None
-    given["command"] = shlex.split(command) if command else None
-    given["shape"] = _shape(shape)
-    given["timeout"], given["infrastructure"] = timeout, infrastructure
-    given = {key: value for key, value in given.items() if value is not None}
+    texts = _values("--param", param)
+    for override, option in OVERRIDE_OPTIONS.items():
+        if override in texts:
+            _fail(f"--param {override!r}: is an override and not a parameter; use {option}")
+    overrides = {
+        "env": _values("--env", env) or None,
+        "args": list(args) or None,
+        "command": _command_words(command),
+        "shape": _shape(shape),
+        "timeout": timeout,
+        "infrastructure": infrastructure,
+    }
 
     from prefect_jobs.deployments.runs import start_run
 
-    started = start_run(job, run_name=name, run_tags=tag, **given)
+    asked = {key: value for key, value in overrides.items() if value is not None}
+    started = start_run(job, asked, texts=texts, run_name=name, run_tags=tag)
     print(f"{started.name} ({started.id})")
     return _watch(started) if watch else None
 
@@ -166,7 +182,7 @@ def watch(run: RunName, /) -> int:
 def logs(run: RunName, /) -> None:
     """Print the log of a run so far."""
     for log in _find(run).logs():
-        _print_log(log)
+        print_log(log)
 
 
 @_command(_RUNS)
@@ -185,7 +201,7 @@ def runs(
     as_json: As = False,
 ) -> None:
     """Show the latest runs."""
-    _show(_in_loop(_runs, job, limit), as_json, "No runs yet; 'prefect-jobs run JOB' starts one.")
+    show_rows(_in_loop(_runs, job, limit), as_json, "No runs yet; 'prefect-jobs run JOB' starts one.")
 
 
 @_command(_RUNS)
@@ -205,7 +221,9 @@ def sweep(
     every: Annotated[
         str | None, Parameter(help="Do not sweep now: make a deployment that sweeps so often, such as 15m.")
     ] = None,
-    work_pool: Annotated[str, Parameter(name=["--work-pool", "--pool"], help="Where the deployment runs.")] = "jobs",
+    work_pool: Annotated[
+        str, Parameter(name=["--work-pool", "--pool"], help="Where the deployment runs.")
+    ] = DEFAULT_WORK_POOL,
 ) -> int:
     """Remove containers, volumes and folders that runs left which ended or vanished; nothing else."""
     from prefect_jobs.deployments.sweeping import deploy_sweep, sweep_now
@@ -231,24 +249,30 @@ def main() -> None:
     app()
 
 
-def _values(option: str, pairs: list[str] | None, *, parse: bool) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs; values that read as JSON are parsed, as Prefect's own ``-p`` does it."""
-    values: dict[str, Any] = {}
+def _values(option: str, pairs: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` pairs."""
+    values: dict[str, str] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             _fail(f"{option} {pair!r}: expected NAME=VALUE")
         values[name] = text
-        if parse:
-            with suppress(ValueError):
-                values[name] = json.loads(text)
     return values
+
+
+def _command_words(command: str | None) -> list[str] | None:
+    import shlex
+
+    try:
+        return shlex.split(command) if command else None
+    except ValueError as error:
+        _fail(f"--command {command!r}: does not read as a shell's words: {error}")
 
 
 def _shape(text: str | None) -> Any:
     if text is None or "=" not in text:
         return text
-    values = _values("--shape", text.split(","), parse=False)
+    values: dict[str, Any] = dict(_values("--shape", text.split(",")))
     if "gpu" in values and values["gpu"].isdigit():
         values["gpu"] = int(values["gpu"])
     return values
@@ -295,7 +319,7 @@ async def _describe(client: Any, what: str) -> str:
 def _watch(started: JobRun) -> int:
     """Follow a run on the terminal; Ctrl-C asks whether the run shall be cancelled."""
     try:
-        started.watch(on_log=_print_log, on_state=lambda flow_run: print(f"[{_state_of(flow_run)}]", file=sys.stderr))
+        started.watch(on_log=print_log, on_state=lambda flow_run: print(f"[{state_of(flow_run)}]", file=sys.stderr))
     except KeyboardInterrupt:
         if not sys.stdin.isatty() or input("\nCancel the run? [y/N] ").strip().lower() != "y":
             print(f"The run goes on; 'prefect-jobs watch {started.name}' shows it again.", file=sys.stderr)
@@ -306,35 +330,3 @@ def _watch(started: JobRun) -> int:
     if started.exit_code != 0 and started.flow_run.state is not None:
         print(started.flow_run.state.message or started.state, file=sys.stderr)
     return started.exit_code
-
-
-def _state_of(flow_run: Any) -> str:
-    state = flow_run.state
-    if state is not None and state.is_scheduled():
-        pool = flow_run.work_pool_name
-        return f"{state.name}; a worker must serve it: prefect worker start --pool {pool}" if pool else state.name
-    return state.name if state is not None else "Unknown"
-
-
-def _print_log(log: Any) -> None:
-    print(f"{log.timestamp.astimezone():%H:%M:%S.%f}"[:-3], log.message, flush=True)
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2, default=str))
-        return
-    if not rows:
-        print(empty)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    # A row stays a row: a terminal wraps it by itself, and a pipe does not care.
-    needed = Console(width=10_000).measure(table).maximum
-    Console(width=needed, soft_wrap=True).print(table)

@@ -24,6 +24,7 @@ from prefect_jobs.deployments.demo_home import alone_in, own_environment, own_se
 from prefect_jobs.deployments.demo_processes import Background, end_group, while_serving
 from prefect_jobs.deployments.demo_words import Teller, how_to_go_on
 from prefect_jobs.errors import InfrastructureError, JobError
+from prefect_jobs.names import DEFAULT_WORK_POOL
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -115,7 +116,7 @@ class _Demo:
         await while_serving(self._server_answers(url), server, seconds=_SERVER_SECONDS, what="the server's start")
         stack.push_async_callback(self._end_runs)
         worker = await stack.enter_async_context(
-            self._serving("worker", "worker", "start", "--pool", "jobs", "--type", "process")
+            self._serving("worker", "worker", "start", "--pool", DEFAULT_WORK_POOL, "--type", "process")
         )
         self.tell.wait_for("the runs")
         work = self._run_both(environment)
@@ -151,6 +152,7 @@ class _Demo:
         """Apply the example's document, start both runs, and tell how they go."""
         from prefect_jobs.blocks.process import Process
         from prefect_jobs.deployments.apply import apply_all
+        from prefect_jobs.deployments.printing import nothing
         from prefect_jobs.deployments.runs import start_run
         from prefect_jobs.document import read
 
@@ -159,9 +161,9 @@ class _Demo:
         for change in await apply_all(read(EXAMPLE / "jobs.yaml")):
             self.tell.step(f"job/{change.job} {change.what}, version {change.version}")
         for model in MODELS:
-            self.runs[model] = run = await start_run("train", MODEL_CLASS=model)
+            self.runs[model] = run = await start_run("train", {"MODEL_CLASS": model})
             self.tell.step(f"{model}: run {run.name}")
-        await asyncio.gather(*(run.watch(_nothing, self._state_shown(model)) for model, run in self.runs.items()))
+        await asyncio.gather(*(run.watch(nothing, self._state_shown(model)) for model, run in self.runs.items()))
         for model, run in self.runs.items():
             self.tell.report(f"{model}, run {run.name}: what the container wrote", await _container_lines(run))
         for model, run in self.runs.items():
@@ -199,10 +201,6 @@ class _Demo:
                     await engine.discard(identity)
             for run_id in ours:
                 await engine.release(run_id)
-
-
-def _nothing(_: object) -> None:
-    pass
 
 
 async def _container_lines(run: JobRun) -> list[str]:

@@ -21,26 +21,25 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect_jobs import document
 from prefect_jobs.deployments.apply import deployments, template_of
 from prefect_jobs.deployments.runs import find_run, read_job
-from prefect_jobs.errors import NotFoundError
+from prefect_jobs.errors import NotFoundError, VersionError
 from prefect_jobs.flows.job import FLOW_NAME
 from prefect_jobs.flows.records import outcomes
 
 
 async def list_jobs(client: PrefectClient) -> list[dict[str, Any]]:
-    """A row for each job."""
-    rows = []
+    """A row for each job; one whose template cannot be read has a note that says why."""
+    rows: list[dict[str, Any]] = []
     for deployment in await deployments(client):
-        job = template_of(deployment)
-        rows.append(
-            {
-                "job": job.name,
-                "version": deployment.version,
-                "infrastructure": job.infrastructure,
-                "image": job.image,
-                "schedules": _schedules(deployment),
-                "description": job.description,
-            }
-        )
+        row = {"job": deployment.name, "version": deployment.version}
+        try:
+            job = template_of(deployment)
+        except VersionError as error:
+            row |= {"infrastructure": None, "image": None, "schedules": _schedules(deployment), "description": None}
+            row["note"] = str(error)
+        else:
+            row |= {"infrastructure": job.infrastructure, "image": job.image, "schedules": _schedules(deployment)}
+            row["description"] = job.description
+        rows.append(row)
     return rows
 
 
@@ -72,7 +71,8 @@ async def list_runs(client: PrefectClient, job: str | None, limit: int) -> list[
 
 
 def _row(flow_run: FlowRun) -> dict[str, Any]:
-    template = (flow_run.parameters.get("job") or {}).get("template", {})
+    deployed = flow_run.parameters.get("job")
+    template = deployed.get("template", {}) if isinstance(deployed, dict) else {}
     start = flow_run.start_time or flow_run.expected_start_time
     return {
         "run": flow_run.name,
@@ -93,13 +93,11 @@ async def describe(client: PrefectClient, what: str) -> str:
     """
     try:
         deployment = await read_job(client, what)
-    except NotFoundError:
+    except NotFoundError as no_job:
         try:
             run = await find_run(client, what)
-        except NotFoundError:
-            raise NotFoundError(
-                f"there is neither a job nor a job run {what!r}; see 'prefect-jobs list' and 'runs'"
-            ) from None
+        except NotFoundError as no_run:
+            raise NotFoundError(f"{no_job}\n{no_run}") from None
         return await _describe_run(client, run.flow_run)
     job = template_of(deployment)
     image = deployment.parameters["job"].get("image")

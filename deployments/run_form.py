@@ -67,7 +67,7 @@ def _overrides(job: Job) -> dict[str, dict[str, Any]]:
                 _mapping(
                     "own",
                     {
-                        "cpu": {"type": "number", "minimum": 0, "description": "CPU cores, such as 2 or 0.5."},
+                        "cpu": {"type": "number", "exclusiveMinimum": 0, "description": "CPU cores, such as 2 or 0.5."},
                         "memory": _text(_AMOUNT, "Such as 512Mi or 4Gi; a plain number is bytes."),
                         "gpu": {"type": "integer", "minimum": 0},
                         "shared_memory": _text(_AMOUNT, "Size of /dev/shm."),

@@ -7,20 +7,25 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
 
-from prefect_jobs.deployments.apply import template_of
+from prefect_jobs.deployments.apply import is_ours, template_of
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.printing import nothing, print_log, print_state
 from prefect_jobs.deployments.run_form import as_form
-from prefect_jobs.deployments.watch import all_logs, follow
+from prefect_jobs.deployments.watch import all_logs, follow, read_run
 from prefect_jobs.errors import NotFoundError, OverrideError
+from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.job import FLOW_NAME
 from prefect_jobs.flows.records import outcomes
 from prefect_jobs.job import OVERRIDES
 from prefect_jobs.outcome import Outcome
+from prefect_jobs.parameters import read_texts
 from prefect_jobs.request import Request
 
 _CANCELLED = "cancelled by a person"
@@ -74,19 +79,28 @@ class JobRun:
 
     @both_ways
     async def wait(self) -> JobRun:
-        """Wait until it has ended."""
+        """Wait until it has ended, whatever becomes of Prefect's API meanwhile.
+
+        Raises:
+            NotFoundError: somebody deleted the run.
+            httpx.HTTPStatusError: the API refuses to show it, with a status of 400 to 499.
+        """
         async with get_client() as client:
-            await follow(client, self.flow_run, on_state=_nothing, on_log=_nothing)
-            return await self._look(client)
+            await follow(client, self.flow_run, on_state=nothing, on_log=nothing)
+            return await insist(lambda: self._look(client), "read a run's end")
 
     @both_ways
     async def watch(
         self, on_log: Callable[[Log], None] | None = None, on_state: Callable[[FlowRun], None] | None = None
     ) -> JobRun:
-        """Show state and lines as they come, until it has ended; ``on_log`` and ``on_state`` replace the printing."""
+        """Show state and lines as they come, until it has ended; ``on_log`` and ``on_state`` replace the printing.
+
+        Raises:
+            NotFoundError, httpx.HTTPStatusError: as `wait`.
+        """
         async with get_client() as client:
-            await follow(client, self.flow_run, on_state=on_state or _print_state, on_log=on_log or _print_log)
-            return await self._look(client)
+            await follow(client, self.flow_run, on_state=on_state or print_state, on_log=on_log or print_log)
+            return await insist(lambda: self._look(client), "read a run's end")
 
     @both_ways
     async def logs(self) -> list[Log]:
@@ -108,16 +122,24 @@ class JobRun:
             return await self._look(client)
 
     async def _look(self, client: PrefectClient) -> JobRun:
-        self.flow_run = await client.read_flow_run(self.id)
+        self.flow_run = await read_run(client, self.id)
         self.attempts = await outcomes(client, self.id)
         return self
 
 
 @both_ways
 async def start_run(
-    job: str, *, run_name: str | None = None, run_tags: list[str] | None = None, **given: Any
+    job: str,
+    parameters: dict[str, Any] | None = None,
+    *,
+    texts: dict[str, str] | None = None,
+    run_name: str | None = None,
+    run_tags: list[str] | None = None,
 ) -> JobRun:
     """Start a run of the deployment ``job/<job>``.
+
+    ``parameters`` are typed parameters and overrides; ``texts`` are typed parameters as a person typed them, which are
+    read by their type.
 
     Raises:
         NotFoundError: there is no such job.
@@ -125,7 +147,9 @@ async def start_run(
     """
     async with get_client() as client:
         deployment = await read_job(client, job)
-        request = Request.parse(template_of(deployment), given)
+        template = template_of(deployment)
+        given = {**(parameters or {}), **read_texts(template.parameters, texts or {}, job)}
+        request = Request.parse(template, given)
         typed = {name: value for name, value in given.items() if name not in OVERRIDES}
         try:
             flow_run = await client.create_flow_run_from_deployment(
@@ -142,14 +166,19 @@ async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:
     """The deployment of a job.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is none of that name, or it is somebody else's.
     """
     try:
-        return await client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
+        deployment = await client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
     except ObjectNotFound as error:
         raise NotFoundError(
             f"there is no job {name!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some"
         ) from error
+    if not is_ours(deployment):
+        raise NotFoundError(
+            f"the deployment '{FLOW_NAME}/{name}' was not made by prefect-jobs; 'prefect-jobs list' shows all jobs"
+        )
+    return deployment
 
 
 async def find_run(client: PrefectClient, reference: str) -> JobRun:
@@ -158,9 +187,6 @@ async def find_run(client: PrefectClient, reference: str) -> JobRun:
     Raises:
         NotFoundError: there is none.
     """
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterName
-    from prefect.client.schemas.sorting import FlowRunSort
-
     try:
         return JobRun(await client.read_flow_run(UUID(reference)))
     except ObjectNotFound:
@@ -175,16 +201,3 @@ async def find_run(client: PrefectClient, reference: str) -> JobRun:
         if found:
             return JobRun(found[0])
     raise NotFoundError(f"there is no job run {reference!r}; 'prefect-jobs runs' shows the latest")
-
-
-def _nothing(_: object) -> None:
-    pass
-
-
-def _print_log(log: Log) -> None:
-    print(f"{log.timestamp:%H:%M:%S} | {log.message}", flush=True)
-
-
-def _print_state(flow_run: FlowRun) -> None:
-    state = flow_run.state
-    print(f"{flow_run.name}: {state.name if state else 'Unknown'}", flush=True)

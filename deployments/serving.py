@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.deployments.runner import RunnerDeployment
 
 from prefect_jobs.deployments.apply import apply_all
-from prefect_jobs.flows.job import entrypoint
+from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
 
 
@@ -26,4 +26,4 @@ class ServedJob(RunnerDeployment):
 
 def to_deployment(job: Job) -> ServedJob:
     """A deployment for ``prefect.serve(...)``."""
-    return ServedJob(name=job.name, flow_name="job", entrypoint=entrypoint(job.parameters), job=job)
+    return ServedJob(name=job.name, flow_name=FLOW_NAME, entrypoint=entrypoint(job.parameters), job=job)

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
 from prefect.events.subscribers import FlowRunSubscriber
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
+
+from prefect_jobs.errors import NotFoundError
+from prefect_jobs.flows.insisting import insist
 
 _PAGE = 200
 # Without a bell (the stream is down) the API is asked this often; with one, a missed ring costs no more than this.
@@ -22,6 +24,18 @@ _LONGEST_SILENCE = 5.0
 # Records of different processes arrive out of order by about a batch interval.
 _LATE = timedelta(seconds=15)
 _STRAGGLERS = 4.0
+
+
+async def read_run(client: PrefectClient, run_id: UUID) -> FlowRun:
+    """A run as it is now.
+
+    Raises:
+        NotFoundError: it was deleted.
+    """
+    try:
+        return await client.read_flow_run(run_id)
+    except ObjectNotFound as error:
+        raise NotFoundError(f"the run {run_id} is not there any more: somebody deleted it") from error
 
 
 async def all_logs(client: PrefectClient, run_id: UUID, since: datetime | None = None) -> AsyncIterator[Log]:
@@ -45,7 +59,14 @@ async def follow(
     on_state: Callable[[FlowRun], None],
     on_log: Callable[[Log], None],
 ) -> None:
-    """Report every change of state and every log record, once each, until the run has ended and its log is complete."""
+    """Report every change of state and every log record, once each, until the run has ended and its log is complete.
+
+    An API that is away is asked again; the run goes on meanwhile.
+
+    Raises:
+        NotFoundError: the run was deleted.
+        httpx.HTTPStatusError: the API refuses to show it, with a status of 400 to 499.
+    """
     bell = asyncio.Event()
     ringing = asyncio.create_task(_ring(bell, flow_run.id), name="prefect-jobs: watch")
     seen: set[UUID] = set()
@@ -53,19 +74,24 @@ async def follow(
     shown: str | None = None
     deadline: float | None = None
     loop = asyncio.get_running_loop()
+
+    async def look() -> bool:
+        """Whether the log's last record was among the new ones."""
+        nonlocal flow_run, latest
+        complete = False
+        flow_run = await read_run(client, flow_run.id)
+        async for log in all_logs(client, flow_run.id, latest - _LATE if latest else None):
+            if log.id not in seen:
+                seen.add(log.id)
+                latest = max(latest or log.timestamp, log.timestamp)
+                on_log(log)
+                complete = complete or _is_last(log)
+        return complete
+
     try:
         while True:
             bell.clear()
-            complete = False
-            # An API that is away is asked again; the run goes on meanwhile.
-            with contextlib.suppress(httpx.HTTPError, PrefectHTTPStatusError):
-                flow_run = await client.read_flow_run(flow_run.id)
-                async for log in all_logs(client, flow_run.id, latest - _LATE if latest else None):
-                    if log.id not in seen:
-                        seen.add(log.id)
-                        latest = max(latest or log.timestamp, log.timestamp)
-                        on_log(log)
-                        complete = complete or _is_last(log)
+            complete = await insist(look, "show a run")
             state = flow_run.state
             if state is not None and state.name != shown:
                 shown = state.name

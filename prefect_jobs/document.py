@@ -24,6 +24,14 @@ _FROM_OUTSIDE = {"name", "project"}
 
 
 class Document(Model):
+    """A document that was read."""
+
+    project: str | None = None
+    """Whose jobs these are; known also where the document has no job left."""
+    jobs: list[Job] = []
+
+
+class _Text(Model):
     """What a document holds. The jobs are kept by name; each is checked for itself."""
 
     project: str | None = Field(default=None, pattern=NAME)
@@ -36,6 +44,15 @@ def read(path: str | Path) -> list[Job]:
     """Read the jobs of a file.
 
     Raises:
+        DocumentError: as `read_document`.
+    """
+    return read_document(path).jobs
+
+
+def read_document(path: str | Path) -> Document:
+    """Read a file: its jobs, and the project that it names.
+
+    Raises:
         DocumentError: the file cannot be read, is not YAML, or says something that a job does not take. Every
             problem is named with file, line, key, what was found and what is expected.
     """
@@ -45,22 +62,26 @@ def read(path: str | Path) -> list[Job]:
         raise DocumentError([f"{path}: cannot be read: {error.strerror}; name another file"]) from error
     except UnicodeDecodeError as error:
         raise DocumentError([f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]) from error
-    return loads(text, file=path)
+    return _document(text, path)
 
 
 def loads(text: str, *, file: str | Path = "jobs.yaml") -> list[Job]:
     """Read the jobs of a document's text; ``file`` stands in error messages.
 
     Raises:
-        DocumentError: as `read`.
+        DocumentError: as `read_document`.
     """
+    return _document(text, file).jobs
+
+
+def _document(text: str, file: str | Path) -> Document:
     source = _Source(text, file)
-    document = source.parse(Document, source.data, ())
+    found = source.parse(_Text, source.data, ())
     source.raise_problems()
-    assert document is not None
-    jobs = [source.job(name, body, document.project) for name, body in document.jobs.items()]
+    assert found is not None
+    jobs = [source.job(name, body, found.project) for name, body in found.jobs.items()]
     source.raise_problems()
-    return [job for job in jobs if job is not None]
+    return Document(project=found.project, jobs=[job for job in jobs if job is not None])
 
 
 def dumps(jobs: Iterable[Job]) -> str:
@@ -93,7 +114,7 @@ def schema() -> dict[str, Any]:
         job["properties"].pop(hidden)
     job["required"] = [key for key in job.get("required", []) if key != "name"]
     job["anyOf"] = [{"required": ["image"]}, {"required": ["command"]}]
-    document = Document.model_json_schema()
+    document = _Text.model_json_schema()
     document["properties"]["jobs"]["additionalProperties"] = {"$ref": "#/$defs/Job"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -11,16 +12,26 @@ from pydantic import AfterValidator, BeforeValidator, Field, Tag, field_validato
 from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
 from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model, Problem, refuse
+from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
-from prefect_jobs.spec import RESERVED_ENVIRONMENT, Mount, PullPolicy, Security, Shape
+from prefect_jobs.spec import RESERVED_ENVIRONMENT, Mount, Places, PullPolicy, Security, Shape
 
 # What a run may override, beside its typed parameters; ``job`` carries the template itself.
 OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure")
-RESERVED_PARAMETERS = frozenset({"job", *OVERRIDES, "inputs", "store", "checkpoint", "image", "index", "count"})
+# Beside them: what a later release may override, what `Job.run` takes, and what Prefect takes where a flow is called.
+RESERVED_PARAMETERS = frozenset(
+    {
+        *("job", *OVERRIDES, "inputs", "store", "checkpoint", "image", "index", "count"),
+        *("run_name", "run_tags"),
+        *("return_state", "wait_for"),
+    }
+)
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-INFRASTRUCTURE_NAME = r"(process|docker|kubernetes)(/[a-z0-9]+(-[a-z0-9]+)*)?"
+INFRASTRUCTURE_NAME = r"(process|docker)(/[a-z0-9]+(-[a-z0-9]+)*)?"
+# Names of what a later release may have.
+_RESERVED_INFRASTRUCTURES = {"kubernetes"}
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -45,10 +56,18 @@ def check_environment_name(name: str) -> str:
     return name
 
 
+def _above_zero(duration: Duration) -> Duration:
+    if duration.seconds <= 0:
+        raise ValueError("expected a duration above zero; leave it out for no limit")
+    return duration
+
+
 def check_infrastructure(reference: str) -> str:
     """Refuse what is not ``type`` or ``type/block-name``."""
+    if reference.partition("/")[0] in _RESERVED_INFRASTRUCTURES:
+        raise ValueError("this release has process and docker; choose one of them")
     if not re.fullmatch(INFRASTRUCTURE_NAME, reference):
-        raise ValueError("expected a type and the name of its block: process, docker, docker/local, kubernetes/gpu …")
+        raise ValueError("expected a type and the name of its block: process, docker, docker/local …")
     return reference
 
 
@@ -58,9 +77,10 @@ Argument = Annotated[str | int | float, BeforeValidator(_argument)]
 Words = Annotated[list[Argument], BeforeValidator(_words)]
 EnvironmentName = Annotated[str, AfterValidator(check_environment_name)]
 Environment = dict[EnvironmentName, Argument]
-InfrastructureName = Annotated[
-    str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local", "kubernetes/gpu"])
-]
+InfrastructureName = Annotated[str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local"])]
+TimeLimit = Annotated[Duration, AfterValidator(_above_zero)]
+# No more than Prefect takes.
+Delays = Annotated[list[Duration], Field(max_length=50)]
 
 
 class Retries(Model):
@@ -70,8 +90,8 @@ class Retries(Model):
     """Retries after the job's own failures: exit codes, out of memory, timeouts."""
     infrastructure: int = Field(default=0, ge=0)
     """Retries after failures of the infrastructure: evicted, preempted, lost, killed, unschedulable."""
-    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[list[Duration], Tag(LIST)], ByKind] = Duration(0)
-    """How long to wait before a retry; a list is the delay of the first, second, … and the last repeats."""
+    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Delays, Tag(LIST)], ByKind] = Duration(0)
+    """How long to wait before a retry; a list of up to 50 is the delay of the first, second, … and the last repeats."""
     jitter: float = Field(default=0.0, ge=0)
     """Spread of the delay: 0.2 waits up to 20 % longer or shorter."""
     never_on: list[int] = []
@@ -87,11 +107,11 @@ class Retries(Model):
 class Timeouts(Model):
     """How long a run may take. A phase that is not named has no limit."""
 
-    attempt: Duration | None = None
+    attempt: TimeLimit | None = None
     """One attempt, from the container's start."""
-    total: Duration | None = None
+    total: TimeLimit | None = None
     """All attempts and the waits between them."""
-    start: Duration | None = None
+    start: TimeLimit | None = None
     """Until the container has started: pull, queueing and scheduling."""
 
 
@@ -195,7 +215,7 @@ class Job(Model):
     """When the image is pulled."""
     retries: Annotated[Annotated[Count, Tag(PLAIN)] | Annotated[Retries, Tag(MAPPING)], ByKind] = 0
     """Retries of a failed attempt; a number is as many of each cause."""
-    timeout: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] = Timeouts()
+    timeout: Annotated[Annotated[TimeLimit, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] = Timeouts()
     """Timeouts; a single duration is that of one attempt."""
     grace_period: Duration = Duration("10s")
     """Time between SIGTERM and SIGKILL when a container is stopped."""
@@ -210,17 +230,8 @@ class Job(Model):
 
     @field_validator("volumes")
     @classmethod
-    def _volumes_have_paths(cls, volumes: dict[str, str]) -> dict[str, str]:
-        for source, target in volumes.items():
-            path, _, mode = target.partition(":")
-            if not path.startswith("/") or mode not in ("", "ro", "rw"):
-                raise ValueError(
-                    f"{source!r}: expected an absolute path such as /scratch or /scratch:ro, found {target!r}"
-                )
-            if not source.startswith("/") and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", source):
-                raise ValueError(f"{source!r}: expected a volume's name or the absolute path of a host folder")
-            if ".." in source.split("/") or ".." in path.split("/"):
-                raise ValueError(f"{source!r}: expected a path without '..'")
+    def _volumes_can_be_mounted(cls, volumes: dict[str, str]) -> dict[str, str]:
+        refuse("Job", _volume_problems(volumes))
         return volumes
 
     @model_validator(mode="after")
@@ -291,7 +302,7 @@ class Job(Model):
         """The parameters that have a default, with it."""
         return {name: p.default for name, p in self.parameters.items() if p.default is not None}
 
-    def apply(self, *, work_pool: str | None = "jobs") -> Any:
+    def apply(self, *, work_pool: str | None = DEFAULT_WORK_POOL) -> Any:
         """Make or update the deployment ``job/<name>``; the same template changes nothing.
 
         Returns the change that was made; in a running event loop, an awaitable of it. ``work_pool`` is made as a pool
@@ -299,17 +310,59 @@ class Job(Model):
         """
         return upstairs("prefect_jobs.deployments.apply:apply_job")(self, work_pool=work_pool)
 
-    def run(self, **request: Any) -> Any:
+    def run(self, /, *, run_name: str | None = None, run_tags: list[str] | None = None, **request: Any) -> Any:
         """Start a run of the job's deployment and return its `JobRun`; in a running event loop, an awaitable of it.
 
         Keywords are typed parameters and the overrides ``env``, ``args``, ``command``, ``shape``, ``timeout`` and
         ``infrastructure``; ``run_name`` and ``run_tags`` name and tag the run.
         """
-        return upstairs("prefect_jobs.deployments.runs:start_run")(self.name, **request)
+        start = upstairs("prefect_jobs.deployments.runs:start_run")
+        return start(self.name, request, run_name=run_name, run_tags=run_tags)
 
     def to_deployment(self) -> Any:
         """A deployment for ``prefect.serve(...)``, which runs the job in this process without a worker."""
         return upstairs("prefect_jobs.deployments.serving:to_deployment")(self)
+
+
+def volume_variable(name: str) -> str:
+    """The environment variable by which a process finds a named volume."""
+    return "JOB_VOLUME_" + "".join(char if char.isalnum() else "_" for char in name).upper()
+
+
+# Where a container finds its own folders and the machine's; a volume there would hide them.
+_TAKEN_TARGETS = (*Places().model_dump().values(), "/proc", "/sys", "/dev")
+
+
+def _volume_problems(volumes: dict[str, str]) -> Iterator[Problem]:
+    """What cannot be mounted, each under its own volume."""
+    targets: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    for source, target in volumes.items():
+        path, _, mode = target.partition(":")
+        place = posixpath.normpath(path).replace("//", "/")
+        is_folder = source.startswith("/")
+        words = None
+        if not path.startswith("/") or mode not in ("", "ro", "rw"):
+            words = "expected an absolute path such as /scratch or /scratch:ro"
+        elif not is_folder and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", source):
+            words = "expected a volume's name or the absolute path of a host folder"
+        elif ".." in source.split("/") or ".." in path.split("/"):
+            words = "expected a path without '..'"
+        elif source.startswith("prefect-jobs-"):
+            words = "volumes whose names begin with 'prefect-jobs-' belong to single runs; choose another name"
+        elif taken := next((each for each in ("/", *_TAKEN_TARGETS) if _is_at(place, each)), None):
+            words = f"expected a path that is not {'' if taken == '/' else 'at or below '}{taken}, such as /scratch"
+        elif (other := targets.setdefault(place, source)) != source:
+            words = f"is where volume {other!r} is mounted; choose another path"
+        elif not is_folder and (other := variables.setdefault(volume_variable(source), source)) != source:
+            words = f"a process finds it in {volume_variable(source)}, as it does volume {other!r}; choose another name"
+        if words:
+            yield (source,), words, target
+
+
+def _is_at(path: str, place: str) -> bool:
+    """Whether a path is a place or below it; nothing is below the root."""
+    return path == place or (place != "/" and path.startswith(f"{place}/"))
 
 
 def timeouts(value: Duration | Timeouts) -> Timeouts:

@@ -6,6 +6,7 @@ The vocabulary is JSON Schema's, because the same definition becomes the run for
 from __future__ import annotations
 
 import json
+import keyword
 import math
 import re
 from collections.abc import Iterator
@@ -110,6 +111,29 @@ class Parameter(Model):
             return f"expected a match of {self.pattern!r}"
         return None
 
+    def read(self, text: str) -> Value:
+        """The value that a person typed: a string stays as it is, everything else is JSON.
+
+        Raises:
+            ValueError: the text is no JSON of the parameter's type; the message shows what is.
+        """
+        if self.type == "string":
+            return text
+        try:
+            value: Value = json.loads(text)
+        except ValueError:
+            value = text
+        if not has_type(value, self.type):
+            raise ValueError(f"{text!r} does not read as type {self.type!r}; write it as JSON, such as {self._shown}")
+        return value
+
+    @property
+    def _shown(self) -> str:
+        """A value of its type as a person types it."""
+        if self.type != "list":
+            return _SHOWN[self.type]
+        return "'[{0}, {0}]'".format(_SHOWN[self.items])
+
     def json_schema(self) -> dict[str, Any]:
         """The parameter as JSON Schema, as the run form and the server's check take it."""
         schema: dict[str, Any] = {"type": "array" if self.type == "list" else self.type}
@@ -125,6 +149,7 @@ class Parameter(Model):
 
 
 Parameters = dict[str, Parameter]
+_SHOWN = {"string": '"text"', "number": "0.5", "integer": "3", "boolean": "true"}
 
 
 def check_name(name: str, taken: frozenset[str]) -> None:
@@ -135,8 +160,14 @@ def check_name(name: str, taken: frozenset[str]) -> None:
     """
     if not PARAMETER_NAME.fullmatch(name):
         raise TemplateError("expected a letter, then letters, digits and underscores")
+    if keyword.iskeyword(name):
+        raise TemplateError(
+            f"{name!r} is a word of Python's own, which Prefect cannot hand to a flow; choose another one"
+        )
     if name in taken:
-        raise TemplateError(f"{name!r} is the name of a run's override; choose another one")
+        raise TemplateError(
+            f"{name!r} means something else where a run is started, such as an override; choose another one"
+        )
 
 
 def resolve(parameters: Parameters, given: dict[str, Any], job: str) -> dict[str, Value]:
@@ -157,6 +188,21 @@ def resolve(parameters: Parameters, given: dict[str, Any], job: str) -> dict[str
         if problem := parameter.problem_with(value):
             raise OverrideError(f"parameter {name!r} of job {job!r}: {value!r} is not allowed: {problem}")
         values[name] = value
+    return values
+
+
+def read_texts(parameters: Parameters, texts: dict[str, str], job: str) -> dict[str, Any]:
+    """Values that a person typed, each read by the type of its parameter; unknown names are left to `resolve`.
+
+    Raises:
+        OverrideError: a text that is not of its parameter's type; the message names parameter, type and text.
+    """
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        try:
+            values[name] = parameters[name].read(text) if name in parameters else text
+        except ValueError as error:
+            raise OverrideError(f"parameter {name!r} of job {job!r}: {error}") from None
     return values
 
 

@@ -28,6 +28,7 @@ class Measure:
 
     expects: ClassVar[str]
     examples: ClassVar[list[str | float]]
+    bounds: ClassVar[dict[str, float]] = {"minimum": 0}
     __slots__ = ("source", "value")
 
     def __init__(self, source: str | float) -> None:
@@ -69,7 +70,7 @@ class Measure:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {
-            "anyOf": [{"type": "string"}, {"type": "number", "minimum": 0}],
+            "anyOf": [{"type": "string"}, {"type": "number", **cls.bounds}],
             "description": cls.expects,
             "examples": cls.examples,
         }
@@ -110,6 +111,14 @@ class Cpu(_Quantity):
 
     expects = "a number of CPU cores such as 2, 0.5 or '500m'"
     examples = [2, 0.5, "500m"]
+    bounds = {"exclusiveMinimum": 0}
+
+    @classmethod
+    def _parse(cls, text: str) -> float:
+        cores = super()._parse(text)
+        if cores <= 0:
+            raise ValueError("expected more than 0 CPU cores")
+        return cores
 
     @property
     def cores(self) -> float:
@@ -122,6 +131,16 @@ class Memory(_Quantity):
 
     expects = "an amount of memory such as '512Mi', '4Gi' or a number of bytes"
     examples = ["512Mi", "4Gi"]
+    bounds = {"minimum": 2**20}
+
+    @classmethod
+    def _parse(cls, text: str) -> float:
+        if text.endswith("m"):
+            raise ValueError(f"expected {cls.expects}; 'm' is a thousandth, 'M' and 'Mi' are a million bytes")
+        amount = super()._parse(text)
+        if amount < 2**20:
+            raise ValueError("expected at least 1Mi of memory; a plain number is bytes")
+        return amount
 
     @property
     def bytes(self) -> int:

@@ -9,10 +9,9 @@ from pydantic import Tag, ValidationError
 from prefect_jobs import parameters as typed
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import OverrideError
-from prefect_jobs.job import OVERRIDES, Environment, InfrastructureName, Job, Timeouts, Words, timeouts
+from prefect_jobs.job import OVERRIDES, Environment, InfrastructureName, Job, TimeLimit, Timeouts, Words, timeouts
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
 from prefect_jobs.parameters import Value
-from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import ContainerSpec, Shape
 from prefect_jobs.wording import complaint, location
 
@@ -28,7 +27,7 @@ class Overrides(Model):
     """The command in place of the job's."""
     shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] | None = None
     """The shape; of a mapping only the keys that are set replace the job's."""
-    timeout: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] | None = None
+    timeout: Annotated[Annotated[TimeLimit, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] | None = None
     """The timeouts; of a mapping only the keys that are set replace the job's."""
     infrastructure: InfrastructureName | None = None
     """Where this run runs."""

@@ -100,7 +100,7 @@ class Identity(Model):
         }
 
 
-# Every name that DESIGN's container contract sets; nobody overrides them.
+# Every name that a container is promised to find set; nobody overrides them.
 RESERVED_ENVIRONMENT = frozenset(
     {
         *("JOB_NAME", "JOB_VERSION", "JOB_RUN_ID", "JOB_RUN_NAME", "JOB_ATTEMPT", "JOB_INDEX", "JOB_COUNT"),

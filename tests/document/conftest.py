@@ -30,7 +30,7 @@ TAKEN = {
     "a timeout in words": "{image: x, timeout: 1h30m}",
     "a long timeout": "{image: x, timeout: {attempt: 1h, total: 3h, start: 300}}",
     "a shape by name": "{image: x, shape: small}",
-    "a shape in figures": "{image: x, shape: {cpu: 500m, memory: 4Gi, gpu: 1, shared_memory: 1000000}}",
+    "a shape in figures": "{image: x, shape: {cpu: 500m, memory: 4Gi, gpu: 1, shared_memory: 2000000}}",
     "a shape in floats": "{image: x, shape: {cpu: 0.5}}",
     "volumes": "{image: x, volumes: {scratch: /scratch, cache: '/cache:ro', /srv/data: '/data/extra:rw'}}",
     "rights": "{image: x, security: {privileged: true, host_network: true, capabilities: [NET_ADMIN], "

@@ -55,6 +55,32 @@ WRONG = {
     "a negative timeout": ("image: x\ntimeout: -5", "4: jobs.a.timeout", ["duration such as 90", "found -5"]),
     "an empty timeout": ("image: x\ntimeout: ''", "4: jobs.a.timeout", ["duration such as 90", "found ''"]),
     "a wrong long timeout": ("image: x\ntimeout:\n  start: 5 min", "5: jobs.a.timeout.start", ["duration", "'5 min'"]),
+    "a timeout of nothing": ("image: x\ntimeout: 0", "4: jobs.a.timeout", ["above zero", "found 0"]),
+    "an attempt of nothing": ("image: x\ntimeout: {attempt: 0s}", "4: jobs.a.timeout.attempt", ["above zero", "'0s'"]),
+    "a total of nothing": ("image: x\ntimeout: {total: 0m}", "4: jobs.a.timeout.total", ["above zero", "'0m'"]),
+    "a start of nothing": ("image: x\ntimeout: {start: 0.0}", "4: jobs.a.timeout.start", ["above zero", "found 0.0"]),
+    "more delays than prefect takes": (
+        f"image: x\nretries: {{delay: {[1] * 51}}}",
+        "4: jobs.a.retries.delay",
+        ["at most 50 items", "not 51"],
+    ),
+    "no cores": ("image: x\nshape: {cpu: 0}", "4: jobs.a.shape.cpu", ["more than 0 CPU cores"]),
+    "hardly any memory": ("image: x\nshape: {memory: 512}", "4: jobs.a.shape.memory", ["at least 1Mi", "found 512"]),
+    "a thousandth of memory": (
+        "image: x\nshape: {memory: 100m}",
+        "4: jobs.a.shape.memory",
+        ["'512Mi'", "'m' is a thousandth", "found '100m'"],
+    ),
+    "hardly any shared memory": (
+        "image: x\nshape: {shared_memory: 1k}",
+        "4: jobs.a.shape.shared_memory",
+        ["at least 1Mi", "found '1k'"],
+    ),
+    "an infrastructure that only a later release has": (
+        "image: x\ninfrastructure: kubernetes/gpu",
+        "4: jobs.a.infrastructure",
+        ["this release has process and docker", "found 'kubernetes/gpu'"],
+    ),
     "wrong cores": ("image: x\nshape:\n  cpu: many", "5: jobs.a.shape.cpu", ["CPU cores such as", "found 'many'"]),
     "wrong memory": ("image: x\nshape: {memory: 4GB}", "4: jobs.a.shape.memory", ["'4Gi'", "found '4GB'"]),
     "half a GPU": ("image: x\nshape: {gpu: 0.5}", "4: jobs.a.shape.gpu", ["integer", "found 0.5"]),
@@ -79,13 +105,44 @@ WRONG = {
     ),
     "a relative path of a volume": (
         "image: x\nvolumes: {s: scratch}",
-        "4: jobs.a.volumes",
-        ["'s'", "absolute", "'scratch'"],
+        "4: jobs.a.volumes.s",
+        ["absolute", "'scratch'"],
     ),
     "a volume that climbs": (
         "image: x\nvolumes: {/srv/../etc: /e}",
-        "4: jobs.a.volumes",
-        ["'/srv/../etc'", "without '..'"],
+        "4: jobs.a.volumes./srv/../etc",
+        ["without '..'"],
+    ),
+    "a volume over everything": (
+        "image: x\nvolumes: {s: //}",
+        "4: jobs.a.volumes.s",
+        ["a path that is not /, such as /scratch", "found '//'"],
+    ),
+    "a volume over a run's folder": (
+        "image: x\nvolumes: {s: /data/./output/:ro}",
+        "4: jobs.a.volumes.s",
+        ["not at or below /data/output", "found '/data/./output/:ro'"],
+    ),
+    "a volume in a run's folder": (
+        "image: x\nvolumes: {s: /data/checkpoint/deep}",
+        "4: jobs.a.volumes.s",
+        ["not at or below /data/checkpoint"],
+    ),
+    "a host folder over the machine's": ("image: x\nvolumes: {/s: /proc/1}", "4: jobs.a.volumes./s", ["below /proc"]),
+    "two volumes in one place": (
+        "image: x\nvolumes:\n  s: /scratch\n  /t: /scratch/:ro",
+        "6: jobs.a.volumes./t",
+        ["where volume 's' is mounted", "found '/scratch/:ro'"],
+    ),
+    "two volumes of one variable": (
+        "image: x\nvolumes:\n  a-b: /one\n  A_b: /two",
+        "6: jobs.a.volumes.A_b",
+        ["JOB_VOLUME_A_B", "volume 'a-b'"],
+    ),
+    "a volume of a run": (
+        "image: x\nvolumes: {prefect-jobs-1: /s}",
+        "4: jobs.a.volumes.prefect-jobs-1",
+        ["'prefect-jobs-' belong to single runs"],
     ),
     "tags that are a text": ("image: x\ntags: iris", "4: jobs.a.tags", ["list", "found 'iris'"]),
     "a name that no job can have": ("{}", "2: jobs.a", ["expected an image, a command, or both"]),
@@ -190,6 +247,22 @@ def test_a_wrong_parameter_is_named_with_its_place(problem: Problem, keys: str, 
 def test_a_parameter_cannot_have_the_name_of_an_override(problem: Problem, name: str) -> None:
     _check(
         problem(f"image: x\nparameters:\n  n: {{}}\n  {name}: {{}}"), f"6: jobs.a.parameters.{name}", [name, "override"]
+    )
+
+
+@pytest.mark.parametrize("name", ["run_name", "run_tags", "wait_for", "return_state"])
+def test_a_parameter_cannot_have_a_name_that_starting_a_run_takes(problem: Problem, name: str) -> None:
+    _check(
+        problem(f"image: x\nparameters: {{{name}: {{}}}}"), f"4: jobs.a.parameters.{name}", ["where a run is started"]
+    )
+
+
+@pytest.mark.parametrize("name", ["class", "lambda", "None", "async"])
+def test_a_parameter_cannot_be_a_word_of_python(problem: Problem, name: str) -> None:
+    _check(
+        problem(f"image: x\nparameters: {{{name!r}: {{}}}}"),
+        f"4: jobs.a.parameters.{name}",
+        [repr(name), "Python's own"],
     )
 
 

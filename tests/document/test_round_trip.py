@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from prefect_jobs.document import dumps, loads, read
+from prefect_jobs.document import dumps, loads, read, read_document
 from prefect_jobs.job import Job
 
 
@@ -68,6 +68,13 @@ def test_an_anchor_stands_for_what_it_names() -> None:
 
 def test_a_document_without_jobs_has_none() -> None:
     assert loads("jobs: {}") == []
+
+
+def test_the_project_is_known_where_no_job_is_left(tmp_path: Path) -> None:
+    (file := tmp_path / "jobs.yaml").write_text("project: iris\njobs: {}\n")
+    document = read_document(file)
+    assert (document.project, document.jobs) == ("iris", [])
+    assert read(file) == []
 
 
 def test_the_example_of_the_design_is_read(tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ def test_one_delay_stands_before_every_retry() -> None:
     assert Retries(delay=Duration("10s")).delays == [10.0]
 
 
+def test_fifty_delays_are_taken_and_limits_may_be_left_out() -> None:
+    assert len(Retries.model_validate({"delay": ["1s"] * 50}).delays) == 50
+    assert Timeouts.model_validate({"attempt": None, "total": "1s"}).attempt is None
+
+
 def test_a_volume_is_writable_unless_it_says_ro() -> None:
     job = Job(name="a", image="x", volumes={"a": "/a", "b": "/b:ro", "c": "/c:rw"})
     assert [(mount.source, mount.target, mount.read_only) for mount in job.mounts] == [

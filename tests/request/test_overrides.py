@@ -8,7 +8,7 @@ import pytest
 from prefect_jobs.errors import OverrideError
 from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.quantities import Cpu, Memory
-from prefect_jobs.request import Request, shape, total_timeout
+from prefect_jobs.request import Overrides, Request, shape, total_timeout
 from prefect_jobs.spec import RESERVED_ENVIRONMENT, ContainerSpec, Shape
 
 MakeJob = Callable[..., Job]
@@ -65,8 +65,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"shape": {"memory": "4GB"}}, r"shape\.memory.*'4Gi'.*found '4GB'"),
     ({"shape": {"gpu": -1}}, r"shape\.gpu.*greater than or equal to 0"),
     ({"timeout": "soon"}, r"timeout.*duration such as.*found 'soon'"),
+    ({"timeout": 0}, r"timeout'.*above zero.*found 0"),
+    ({"timeout": {"total": "0s"}}, r"timeout\.total.*above zero.*found '0s'"),
     ({"timeout": {"all": 1}}, r"timeout\.all.*attempt, total, start"),
     ({"infrastructure": "nomad"}, r"infrastructure.*process, docker.*found 'nomad'"),
+    ({"infrastructure": "kubernetes"}, r"infrastructure.*this release has process and docker.*found 'kubernetes'"),
 ]
 
 
@@ -134,6 +137,10 @@ def test_empty_overrides_of_a_form_change_nothing(make_job: MakeJob, spec_of: Sp
     assert spec_of(job, **form) == spec_of(job)
     assert _shape(job, **form) == Shape(cpu=Cpu(2))
     assert Request.parse(job, form).changed == {}
+
+
+def test_every_override_is_known_by_its_name_on_every_floor() -> None:
+    assert tuple(Overrides.model_fields) == OVERRIDES
 
 
 def test_a_run_names_what_it_changed(make_job: MakeJob) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from prefect_jobs.errors import OverrideError
 from prefect_jobs.job import Job
+from prefect_jobs.parameters import Parameter, read_texts
 from prefect_jobs.request import Request
 from prefect_jobs.spec import ContainerSpec
 
@@ -89,6 +90,51 @@ def test_an_unknown_parameter_is_refused_with_those_that_are_known(make_job: Mak
 def test_a_job_without_parameters_says_so(make_job: MakeJob) -> None:
     with pytest.raises(OverrideError, match="no parameter 'n'; it has: none"):
         Request.parse(make_job(), {"n": 1})
+
+
+TYPED: list[tuple[dict[str, Any], str, Any]] = [
+    ({}, "123", "123"),
+    ({}, "true", "true"),
+    ({}, '"quoted"', '"quoted"'),
+    ({}, "", ""),
+    ({"type": "integer"}, "-3", -3),
+    ({"type": "number"}, "0.5", 0.5),
+    ({"type": "number"}, "3", 3),
+    ({"type": "boolean"}, "false", False),
+    ({"type": "list"}, '["a", "1"]', ["a", "1"]),
+    ({"type": "list", "items": "integer"}, "[1, 2]", [1, 2]),
+]
+MISTYPED: list[tuple[dict[str, Any], str, str]] = [
+    ({"type": "integer"}, "three", "3"),
+    ({"type": "integer"}, "0.5", "3"),
+    ({"type": "integer"}, "", "3"),
+    ({"type": "integer"}, "null", "3"),
+    ({"type": "number"}, "1,5", "0.5"),
+    ({"type": "number"}, "NaN", "0.5"),
+    ({"type": "boolean"}, "True", "true"),
+    ({"type": "boolean"}, "1", "true"),
+    ({"type": "list"}, "a,b", '\'["text", "text"]\''),
+    ({"type": "list", "items": "integer"}, "1", "'[3, 3]'"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "text", "value"), TYPED)
+def test_what_a_person_typed_is_read_by_the_type_of_its_parameter(
+    parameter: dict[str, Any], text: str, value: Any
+) -> None:
+    assert read_texts({"n": Parameter.model_validate(parameter)}, {"n": text}, "a") == {"n": value}
+
+
+@pytest.mark.parametrize(("parameter", "text", "such_as"), MISTYPED)
+def test_a_text_of_another_type_is_refused_with_parameter_type_and_text(
+    parameter: dict[str, Any], text: str, such_as: str
+) -> None:
+    with pytest.raises(OverrideError) as refused:
+        read_texts({"n": Parameter.model_validate(parameter)}, {"n": text}, "a")
+    assert str(refused.value) == (
+        f"parameter 'n' of job 'a': {text!r} does not read as type {parameter['type']!r}; "
+        f"write it as JSON, such as {such_as}"
+    )
 
 
 def test_parameters_reach_the_environment_as_texts(make_job: MakeJob, spec_of: SpecOf) -> None:

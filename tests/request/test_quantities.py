@@ -41,11 +41,10 @@ def test_a_text_that_is_no_duration_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        (0, 0),
-        (1024, 1024),
-        ("1024", 1024),
-        ("1k", 1000),
-        ("1Ki", 1024),
+        (2**20, 2**20),
+        ("2000000", 2_000_000),
+        ("2000k", 2_000_000),
+        ("1024Ki", 2**20),
         ("512Mi", 512 * 2**20),
         ("4Gi", 4 * 2**30),
         ("1.5Gi", 3 * 2**29),
@@ -60,6 +59,24 @@ def test_an_amount_of_memory_is_written_as_in_kubernetes(text: Any, size: int) -
 @pytest.mark.parametrize(("text", "cores"), [(2, 2), (0.5, 0.5), ("500m", 0.5), ("1.5", 1.5)])
 def test_a_number_of_cores_is_written_as_in_kubernetes(text: Any, cores: float) -> None:
     assert Cpu(text).cores == cores
+
+
+@pytest.mark.parametrize("text", [0, "0", "1048575", "1k", "1023Ki", "0.9Mi"])
+def test_less_memory_than_anything_needs_is_a_slip(text: Any) -> None:
+    with pytest.raises(ValueError, match="expected at least 1Mi of memory; a plain number is bytes"):
+        Memory(text)
+
+
+@pytest.mark.parametrize("text", ["100m", "512m", "2000000000m"])
+def test_a_thousandth_of_a_byte_is_a_slip(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected an amount of memory such as .*; 'm' is a thousandth"):
+        Memory(text)
+
+
+@pytest.mark.parametrize("text", [0, 0.0, "0", "0m"])
+def test_no_cores_are_a_slip(text: Any) -> None:
+    with pytest.raises(ValueError, match="expected more than 0 CPU cores"):
+        Cpu(text)
 
 
 @pytest.mark.parametrize("text", ["4GB", "4gi", "4 Gi", "Gi", "-1", "", "1e9", "many"])
@@ -83,8 +100,8 @@ def test_a_quantity_remembers_how_it_was_written() -> None:
 
 def test_quantities_of_one_value_are_equal_however_they_were_written() -> None:
     assert Duration(90) == Duration("1m30s")
-    assert hash(Memory("1Ki")) == hash(Memory(1024))
-    assert Memory(1024) != Memory(1025)
+    assert hash(Memory("1Mi")) == hash(Memory(2**20))
+    assert Memory(2**20) != Memory(2**20 + 1)
 
 
 def test_quantities_of_two_kinds_are_never_equal() -> None:
