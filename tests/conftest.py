@@ -6,7 +6,6 @@ controlling process at the end.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from needs import needs, wait_until
+from session import once
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -57,16 +57,6 @@ if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
     for name in ("PREFECT_API_KEY", "PREFECT_PROFILE"):
         os.environ.pop(name, None)
 ROOT = Path(os.environ["PREFECT_JOBS_TEST_ROOT"])
-
-
-@contextmanager
-def once(name: str) -> Iterator[bool]:
-    """Whether this is the first in the session to come here; the others wait until the first is done."""
-    with (ROOT / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = ROOT / f"{name}.done"
-        yield not done.exists()
-        done.touch()
 
 
 def start_for_session(name: str, *command: str) -> None:
@@ -109,12 +99,15 @@ def prefect_api() -> str:
 
 @pytest.fixture(scope="session")
 def stock_worker(prefect_api: str) -> str:
-    """The name of the work pool that a stock process worker serves."""
+    """The name of the work pool that a stock process worker serves.
+
+    It is not the one that jobs are applied to by default, so that the worker takes no run that a test executes itself.
+    """
     with once("worker") as first:
         if first:
             prefect = str(Path(sys.executable).with_name("prefect"))
-            start_for_session("worker", prefect, "worker", "start", "--pool", "jobs", "--type", "process")
-    return "jobs"
+            start_for_session("worker", prefect, "worker", "start", "--pool", "served", "--type", "process")
+    return "served"
 
 
 Execute = Callable[["JobRun"], Awaitable["State[Any]"]]

@@ -224,7 +224,7 @@ async def test_an_interrupted_watch_asks_whether_to_cancel(
         command=["sh", "-c", "echo up; sleep 300"],
         grace_period="1s",
     )
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     process, terminal = pty.fork()
     if process == 0:
         os.execv(BIN / "prefect-jobs", ["prefect-jobs", "run", unique, "--watch"])

@@ -27,7 +27,7 @@ async def test_prefects_own_command_starts_a_run_and_its_parameter_reaches_the_c
     stock_worker: str, unique: str, command: Command
 ) -> None:
     job = Job(name=unique, command=GREET, parameters=WHO)
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
 
     refused = command("prefect", "deployment", "run", f"job/{unique}", "-p", "who=pluto", expect=1)
     assert "'who'" in refused.stdout + refused.stderr
@@ -58,21 +58,21 @@ async def test_a_cron_tick_starts_one_run_however_often_the_job_is_applied(
         runs = await at_the_tick()
         return bool(runs) and all(run.flow_run.state and run.flow_run.state.is_final() for run in runs)
 
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     await until(waits_for_the_tick, 10, "the scheduled run")
-    assert (await job.apply()).what == "unchanged"
+    assert (await job.apply(work_pool=stock_worker)).what == "unchanged"
     # A change just before the tick: the worker has taken the run already, or will find its successor.
     await asyncio.sleep((tick - datetime.now(UTC)).total_seconds() - 3)
     changed = job.model_copy(update={"description": "Greets"})
-    assert (await changed.apply()).what == "updated"
+    assert (await changed.apply(work_pool=stock_worker)).what == "updated"
     await until(has_ended, 60, "the run of the tick")
-    assert (await changed.apply()).what == "unchanged"
+    assert (await changed.apply(work_pool=stock_worker)).what == "unchanged"
 
     [run] = await at_the_tick()
     assert (run.state, await lines(run)) == ("Completed", ["hello moon"])
 
     removed = changed.model_copy(update={"schedules": []})
-    [detail] = (await removed.apply()).details[-1:]
+    [detail] = (await removed.apply(work_pool=stock_worker)).details[-1:]
     assert re.fullmatch(r"schedule cron-\S+ removed", detail)
     await asyncio.sleep(3)  # The scheduler looks every second.
     later = [
@@ -100,7 +100,7 @@ async def test_python_starts_runs_with_and_without_an_event_loop(
     stock_worker: str, unique: str, command: Command, tmp_path: Path
 ) -> None:
     job = Job(name=unique, command=GREET, parameters=WHO)
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     awaited = await job.run(who="moon", run_name=f"{unique}-awaited", run_tags=["lunar"])
 
     script = tmp_path / "script.py"
@@ -126,7 +126,7 @@ async def test_run_with_watch_prints_the_containers_lines_and_ends_with_its_exit
     job = Job(
         name=unique, infrastructure="docker", image=busybox, command=["sh", "-c", "echo out; echo err >&2; exit 7"]
     )
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
 
     watched = command("prefect-jobs", "run", unique, "--watch", expect=7)
 
@@ -152,7 +152,7 @@ async def test_cancel_removes_a_running_container_and_the_run_ends_cancelled(
         command=["sh", "-c", "echo up; sleep 300"],
         grace_period="1s",
     )
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     run = await job.run()
 
     assert await first_line(run) == "up"
@@ -167,7 +167,7 @@ async def test_a_run_that_is_cancelled_before_its_flow_has_begun_ends_at_once_an
     stock_worker: str, unique: str, busybox: str
 ) -> None:
     job = Job(name=unique, infrastructure="docker", image=busybox, command=["sleep", "300"])
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     run = await job.run()
 
     async def is_taken() -> bool:
@@ -177,12 +177,9 @@ async def test_a_run_that_is_cancelled_before_its_flow_has_begun_ends_at_once_an
     await run.cancel()
     assert run.state == "Cancelled"
 
-    async def is_left_alone() -> bool:
-        return any("Cancelled flow run" in log.message or "cancellation" in log.message for log in await run.logs())
-
-    await until(is_left_alone, 60, "the end of the flow's process")
+    await asyncio.sleep(10)  # The worker may have started the flow's process meanwhile, which would begin by now.
     await run.refresh()
-    assert (run.state, containers_of(run.id)) == ("Cancelled", [])
+    assert (run.state, run.flow_run.run_count, containers_of(run.id)) == ("Cancelled", 0, [])
 
 
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
@@ -199,7 +196,7 @@ async def test_a_flow_process_that_is_told_to_end_takes_its_container_along(
         command=["sh", "-c", "echo $$; exec sleep 300"],
         grace_period="1s",
     )
-    await job.apply()
+    await job.apply(work_pool=stock_worker)
     run = await job.run()
 
     inside = int(await first_line(run))

@@ -19,6 +19,7 @@ CHROMIUM = "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update"]
 V2, V1 = "/v2", ""
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     [template] = read(PROJECT / "examples/iris/jobs.yaml")
     job_name = "train" if os.environ.get("PREFECT_JOBS_SCREENSHOTS") == "1" else unique
     job = template.model_copy(update={"name": job_name, "infrastructure": "docker", "image": iris_image})
-    change = await job.apply()
+    change = await job.apply(work_pool=stock_worker)
 
     await page.goto(f"{V2}/deployments/deployment/{change.deployment_id}/run")
     labels = page.locator("form label")
@@ -88,7 +89,7 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     await page.goto(f"{V2}/runs/flow-run/{flow_run.id}")
     await expect(page.get_by_text("Completed", exact=True)).to_be_visible(timeout=90_000)
     await page.reload()  # Prefect's UI does not ask for the last lines once it knows that a run has ended.
-    await expect(page.get_by_text("Accuracy of forest: ")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("Accuracy of forest: ")).to_be_visible()
     await screenshot(page, "run.png", 1880)
     run = await ended(JobRun(flow_run))
     assert {key: value for key, value in flow_run.parameters.items() if key != "job"} == {
@@ -119,7 +120,7 @@ async def test_the_form_of_the_older_interface_starts_a_run_too_and_shows_why_a_
             "test_size": Parameter(type="number", default=0.2, maximum=0.5),
         },
     )
-    change = await job.apply()
+    change = await job.apply(work_pool=stock_worker)
 
     await page.goto(f"{V1}/deployments/deployment/{change.deployment_id}/run")
     await expect(page.locator("form label").filter(has_text="(Optional)")).to_contain_text(
