@@ -24,6 +24,7 @@ _LONGEST_SILENCE = 5.0
 # Records of different processes arrive out of order by about a batch interval.
 _LATE = timedelta(seconds=15)
 _STRAGGLERS = 4.0
+_CANCELLATIONS = 10
 
 
 async def read_run(client: PrefectClient, run_id: UUID) -> FlowRun:
@@ -105,14 +106,21 @@ async def follow(
                     await bell.wait()
             await asyncio.sleep(0.1)  # What rings once often rings again at once.
     finally:
-        ringing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ringing
+        await _end(ringing)
 
 
 def _is_last(log: Log) -> bool:
     """Whether it is the flow engine's last word, after all of the container's."""
     return log.name == "prefect.flow_runs" and log.message.startswith("Finished in state ")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it hears: before Python 3.12 `asyncio.wait_for`, in Prefect's subscriber, may lose it."""
+    for _ in range(_CANCELLATIONS):
+        task.cancel()
+        ended, _running = await asyncio.wait([task], timeout=1)
+        if ended:
+            return
 
 
 async def _ring(bell: asyncio.Event, run_id: UUID) -> None:
