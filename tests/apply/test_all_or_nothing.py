@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,12 +12,11 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs import apply
 from prefect_jobs.deployments.apply import deployments
-from prefect_jobs.document import loads
+from prefect_jobs.document import loads, read_document
 from prefect_jobs.errors import JobError, TemplateError
 
 WRONG = {
     "a block that is not there": ("infrastructure: docker/no-such-block, image: x", "docker/no-such-block"),
-    "a type that this release has not": ("infrastructure: kubernetes, image: x", "kubernetes"),
     "a shape that the block has not": ("command: [a], shape: huge", "shape 'huge'"),
     "a right that the block does not give": ("command: [a], security: {privileged: true}", "allow_privileged"),
     "a host folder that is not allowed": ("command: [a], volumes: {/etc: /etc}", "allow_host_folders"),
@@ -82,6 +82,29 @@ async def test_a_job_that_left_the_file_goes_only_when_pruned(api: PrefectClient
         (f"{mark}-b", "removed"),
     ]
     assert await _names(api, mark) == {f"{mark}-a"}
+
+
+async def test_the_last_job_of_a_project_is_pruned_when_the_file_only_names_the_project(
+    api: PrefectClient, project: Callable[..., str], tmp_path: Path
+) -> None:
+    mark = project.mark  # type: ignore[attr-defined]
+    await apply(loads(project("a")))
+    await apply(loads(project("a", of="theirs").replace(f"{mark}-a", f"{mark}-other")))
+    (file := tmp_path / "jobs.yaml").write_text(project())
+    document = read_document(file)
+    (change,) = await apply(document.jobs, prune=True, project=document.project)
+    assert (change.job, change.what) == (f"{mark}-a", "removed")
+    assert await _names(api, mark) == {f"{mark}-other"}
+
+
+async def test_a_project_that_is_not_the_jobs_own_is_not_pruned(
+    api: PrefectClient, project: Callable[..., str]
+) -> None:
+    mark = project.mark  # type: ignore[attr-defined]
+    await apply(loads(project("a", "b")))
+    with pytest.raises(TemplateError, match="more than one project"):
+        await apply(loads(project("a")), prune=True, project=f"theirs-{mark}")
+    assert await _names(api, mark) == {f"{mark}-a", f"{mark}-b"}
 
 
 async def test_pruning_leaves_other_projects_and_jobs_without_one_alone(

@@ -16,7 +16,7 @@ from prefect_jobs.errors import NotFoundError, TemplateError
 from prefect_jobs.quantities import Cpu, Memory
 from prefect_jobs.spec import Shape
 
-SHAPES = {"tiny": Shape(cpu=Cpu("250m"), memory=Memory("64Mi")), "gpu": Shape(gpu=2, shared_memory=Memory(1024))}
+SHAPES = {"tiny": Shape(cpu=Cpu("250m"), memory=Memory("64Mi")), "gpu": Shape(gpu=2, shared_memory=Memory("1Mi"))}
 
 
 @pytest.fixture
