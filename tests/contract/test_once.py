@@ -10,13 +10,14 @@ from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from bench import Bench, first_line, read
-from hosts import Host
+from hosts import Host, processes_with
 
 from prefect_jobs.outcome import Reason
 from prefect_jobs.spec import Identity
 
 # Counts the starts in the run's checkpoint folder, which all containers of the run share.
 COUNTING = 'echo started >> "$JOB_CHECKPOINT_DIR/starts"; cat "$JOB_CHECKPOINT_DIR/starts"; '
+STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.05; done"
 
 
 async def _starts(bench: Bench, run_id: UUID) -> int:
@@ -123,10 +124,12 @@ async def test_nothing_is_left_of_a_run_that_was_removed_and_released(bench: Ben
 
 
 async def test_a_running_container_that_is_removed_runs_no_more(bench: Bench, host: Host) -> None:
-    identity = bench.identity()
-    container = await bench.launch(bench.sh("trap '' TERM; echo up; sleep 60"), identity)
+    identity, mark = bench.identity(), f"mark-{uuid4()}"
+    container = await bench.launch(bench.spec("sh", "-c", STUBBORN, mark), identity)
     await first_line(container)
+    assert processes_with(mark)
     await container.remove()
+    assert processes_with(mark) == []
     async with asyncio.timeout(10):
         assert (await container.wait()).reason is Reason.LOST
         assert await read(container) == []
@@ -135,10 +138,11 @@ async def test_a_running_container_that_is_removed_runs_no_more(bench: Bench, ho
 
 
 async def test_discarding_an_attempt_removes_it_running_or_not(bench: Bench) -> None:
-    identity = bench.identity()
+    identity, mark = bench.identity(), f"mark-{uuid4()}"
     await bench.engine.discard(identity)
-    await first_line(await bench.launch(bench.sh("echo up; sleep 60"), identity))
+    await first_line(await bench.launch(bench.spec("sh", "-c", STUBBORN, mark), identity))
     await bench.engine.discard(identity)
+    assert processes_with(mark) == []
     assert [each for each in await bench.engine.containers() if each.run_id == identity.run_id] == []
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from bench import Bench, first_line, read
+from hosts import processes_with
 
 from prefect_jobs.blocks.engine import Container
 from prefect_jobs.outcome import Reason
@@ -58,18 +57,18 @@ async def test_nothing_that_a_container_started_survives_it(bench: Bench, script
     container = await bench.launch(bench.sh(f"{child} setsid {child} {script}"))
     await first_line(container)
     async with asyncio.timeout(10):
-        while len(_processes_with(mark)) < 2:
+        while len(processes_with(mark)) < 2:
             await asyncio.sleep(0.01)
     await container.stop(GRACE)
     await container.wait()
-    assert _processes_with(mark) == []
+    assert processes_with(mark) == []
 
 
 async def test_what_a_container_leaves_running_when_it_ends_is_ended_with_it(bench: Bench) -> None:
     mark = f"mark-{uuid4()}"
     ended = await bench.run(bench.sh(f"setsid sh -c 'while :; do sleep 0.05; done' {mark} & sleep 0.2; echo end"))
     assert ended.texts == ["end"]
-    assert _processes_with(mark) == []
+    assert processes_with(mark) == []
 
 
 async def test_stopping_what_has_ended_changes_nothing(bench: Bench) -> None:
@@ -94,13 +93,3 @@ async def test_two_may_stop_it_at_once(bench: Bench) -> None:
         await asyncio.gather(
             container.stop(10), container.stop(10), container.wait(), container.wait(), read(container)
         )
-
-
-def _processes_with(mark: str) -> list[int]:
-    """Processes of this machine, those in containers included, whose command line holds the mark."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            if mark in file.read().decode(errors="replace").split("\0"):
-                found.append(int(pid))
-    return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -47,3 +49,13 @@ def docker_host(image: str) -> Host:
         return sorted({*containers, *labelled, *named})
 
     return Host(Docker(), left_by, lambda name: docker("volume", "rm", "--force", name), image)
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes of this machine, those in containers included, whose command line holds the mark."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if mark in file.read().decode(errors="replace").split("\0"):
+                found.append(int(pid))
+    return found
