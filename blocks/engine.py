@@ -20,6 +20,9 @@ Stream = Literal["stdout", "stderr"]
 Tell = Callable[[str], None]
 """Tells the person who watches the run what the engine is waiting for."""
 
+LONGEST_LINE = 1 << 20
+"""How many bytes of a line are held; a longer line comes as several of this length, and what is left over."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogLine:

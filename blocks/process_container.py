@@ -9,20 +9,22 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect_jobs.blocks.engine import Container, LogLine
 from prefect_jobs.blocks.moments import Moments
-from prefect_jobs.errors import EngineUnavailable
+from prefect_jobs.blocks.process_remains import kill_remains, started
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import Identity
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS.
 _LONGEST_SOCKET_PATH = 100
-SHIM_START_SECONDS = 30.0
+# How long a shim that is told to stop its process may take to answer, before both are killed from outside.
+_ANSWER_SECONDS = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
 
 class ProcessContainer(Container):
@@ -34,101 +36,134 @@ class ProcessContainer(Container):
 
     async def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The lines of the shim's log; the shim says when there are more."""
-        moments = Moments()
-        async with self._connected() as shim_says, _opened(self.folder / "log") as log:
-            alive, rest = True, b""
-            while True:
-                while data := await asyncio.to_thread(log.read, 1 << 20):
-                    *records, rest = (rest + data).split(b"\n")
-                    for record in records:
-                        when, stream, text = record.split(b" ", 2)
-                        moment = moments.of(int(when))
-                        if after is None or moment > after:
-                            yield LogLine(
-                                moment, "stdout" if stream == b"o" else "stderr", text.decode(errors="replace")
-                            )
-                if not alive:
-                    return
-                # End of file: the shim has written everything; one more look at the log then shows it all.
-                alive = bool(await shim_says.read(4096))
+        moments, rest = Moments(), b""
+        async with contextlib.aclosing(self._news()) as news:
+            await anext(news)
+            async with _opened(self.folder / "log") as log:
+                more = True
+                while more:
+                    more = await anext(news, None) is not None
+                    while data := await asyncio.to_thread(log.read, 1 << 20):
+                        *records, rest = (rest + data).split(b"\n")
+                        for record in records:
+                            when, stream, text = record.split(b" ", 2)
+                            moment = moments.of(int(when))
+                            if after is None or moment > after:
+                                yield LogLine(
+                                    moment, "stdout" if stream == b"o" else "stderr", text.decode(errors="replace")
+                                )
+        if (end := self._end()) and (words := _about_lost_lines(end)):
+            moment = moments.of(end["ended"])
+            if after is None or moment > after:
+                yield LogLine(moment, "stderr", f"prefect-jobs: {words}")
 
     async def wait(self) -> Outcome:
         """Wait for the shim to end, then read how the process did."""
-        async with self._connected() as shim_says:
-            while await shim_says.read(4096):
+        async with contextlib.aclosing(self._news()) as news:
+            async for _ in news:
                 pass
-        try:
-            end = json.loads((self.folder / "exit.json").read_text())
-        except FileNotFoundError:
-            return Outcome(
-                reason=Reason.LOST,
-                attempt=self.identity.attempt,
-                message="the process and its shim are gone without a trace of how it ended: the machine restarted, or "
-                "somebody killed both; start the run again",
+        end = self._end()
+        if end is None:
+            return self._without_end()
+        if end["failure"]:
+            return self._outcome(
+                Reason.LOST,
+                f"the shim of the process failed and killed it ({end['failure']}); mend that and start the run again",
             )
         code: int = end["code"]
-        message = f"ended by signal {_signal_name(end['signal'])}" if end["signal"] else ""
-        return Outcome(
-            reason=Reason.SUCCEEDED if code == 0 else Reason.FAILED,
-            attempt=self.identity.attempt,
+        words = [f"ended by signal {_signal_name(end['signal'])}" if end["signal"] else "", _about_lost_lines(end)]
+        return self._outcome(
+            Reason.SUCCEEDED if code == 0 else Reason.FAILED,
+            "; ".join(filter(None, words)),
             exit_code=code,
-            message=message,
             started=datetime.fromtimestamp(end["started"] / 1e9, UTC),
             ended=datetime.fromtimestamp(end["ended"] / 1e9, UTC),
         )
 
+    def _end(self) -> dict[str, Any] | None:
+        """What the shim wrote down at the end; None where it could not."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "exit.json").read_text())
+        except FileNotFoundError:
+            return None
+        return content
+
+    def _without_end(self) -> Outcome:
+        if started(self.folder).get("given_up"):
+            return self._outcome(
+                Reason.UNSCHEDULABLE, "its shim did not start in time and was given up; start the run again"
+            )
+        return self._outcome(
+            Reason.LOST,
+            "the process and its shim are gone without a trace of how it ended: the machine restarted, or "
+            "somebody killed both; start the run again",
+        )
+
+    def _outcome(self, reason: Reason, message: str, **fields: Any) -> Outcome:
+        return Outcome(reason=reason, attempt=self.identity.attempt, message=message, **fields)
+
     async def stop(self, grace_seconds: float) -> None:
-        """Stop the whole process group."""
-        async with self._connected() as shim_says:
-            if (writer := shim_says.writer) is None:
-                return
-            for order, seconds in ((b"T", grace_seconds), (b"K", 10.0)):
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    writer.write(order)
-                    async with asyncio.timeout(seconds):
-                        while await shim_says.read(4096):
-                            pass
-                    return
+        """Stop the whole process group; what the shim cannot stop any more is killed without it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                shim = await self._connect()
+            with contextlib.closing(shim):
+                for order, seconds in ((b"T", grace_seconds), (b"K", _ANSWER_SECONDS)):
+                    if await shim.obeys(order, seconds):
+                        break
+        if not (self.folder / "exit.json").exists():
+            await asyncio.to_thread(kill_remains, self.folder)
 
     async def remove(self) -> None:
         """Kill the process if it still runs, and remove the attempt's folder."""
         await self.stop(0)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[_Shim]:
-        """A connection to the shim; reading from it ends when the shim does, at once where it is gone."""
+    async def _news(self) -> AsyncGenerator[bool, None]:
+        """Comes when the shim is connected, whenever it says that there is more in the log, and when it has ended.
+
+        A shim that lives and does not answer is waited for.
+        """
+        alive = True
+        while alive:
+            with contextlib.closing(await self._connect()) as shim:
+                yield True
+                while await shim.read():
+                    yield True
+            # A connection may be refused and look like an end; the lock is free when the shim is gone.
+            if alive := _is_locked(self.folder / "lock"):
+                await asyncio.sleep(_FIRST_PAUSE)
+        yield True
+
+    async def _connect(self) -> _Shim:
+        """A connection to the shim as soon as it listens; at its end already where there is no shim."""
+        pause = _FIRST_PAUSE
+        while True:
+            # A shim that holds its lock and does not listen yet is one that is just starting.
+            alive = _is_locked(self.folder / "lock")
+            try:
+                with self._socket_path() as path:
+                    return _Shim(*await asyncio.open_unix_connection(path))
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                if not alive:
+                    reader = asyncio.StreamReader()
+                    reader.feed_eof()
+                    return _Shim(reader, None)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    @contextlib.contextmanager
+    def _socket_path(self) -> Iterator[str]:
+        """A path of the shim's socket that is short enough for a socket."""
         path = self.folder / "shim.sock"
-        descriptor = None
-        if len(str(path)) > _LONGEST_SOCKET_PATH:
-            with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-            # Without the folder this names no file either, which is what is so.
-            path = Path(f"/proc/self/fd/{descriptor}/shim.sock")
-        writer: asyncio.StreamWriter | None = None
-        reader = asyncio.StreamReader()
+        if len(str(path)) <= _LONGEST_SOCKET_PATH:
+            yield str(path)
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            async with asyncio.timeout(SHIM_START_SECONDS):
-                while writer is None:
-                    # A shim that holds its lock and does not listen yet is one that is just starting.
-                    alive = _is_locked(self.folder / "lock")
-                    try:
-                        reader, writer = await asyncio.open_unix_connection(str(path))
-                    except (FileNotFoundError, ConnectionRefusedError):
-                        if not alive:
-                            reader.feed_eof()
-                            break
-                        await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise EngineUnavailable(f"the shim of {self.folder} lives and does not answer") from None
+            yield f"/proc/self/fd/{descriptor}/shim.sock"
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
-        try:
-            yield _Shim(reader, writer)
-        finally:
-            if writer is not None:
-                writer.close()
+            os.close(descriptor)
 
 
 class _Shim:
@@ -138,12 +173,29 @@ class _Shim:
         self.reader = reader
         self.writer = writer
 
-    async def read(self, size: int) -> bytes:
+    async def read(self) -> bytes:
         """Wait for the shim to say something; nothing means that it is gone."""
         try:
-            return await self.reader.read(size)
-        except ConnectionError:
+            return await self.reader.read(4096)
+        except OSError:
             return b""
+
+    async def obeys(self, order: bytes, seconds: float) -> bool:
+        """Give an order; whether the shim has ended so many seconds later."""
+        if self.writer is None:
+            return True
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                self.writer.write(order)
+                while await self.read():
+                    pass
+                return True
+        return False
+
+    def close(self) -> None:
+        """Let go of the shim."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -168,6 +220,12 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return False
+
+
+def _about_lost_lines(end: dict[str, Any]) -> str:
+    if not end["lost_lines"]:
+        return ""
+    return f"{end['lost_lines']} lines could not be written to the log, or not whole: the disk was full"
 
 
 def _signal_name(number: int) -> str:

@@ -6,21 +6,27 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect_jobs.blocks import shim
-from prefect_jobs.blocks.engine import Container, Engine, Found, Tell
-from prefect_jobs.blocks.process_container import SHIM_START_SECONDS, ProcessContainer
-from prefect_jobs.errors import EngineUnavailable, InfrastructureError
+from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell
+from prefect_jobs.blocks.process_container import ProcessContainer
+from prefect_jobs.blocks.process_remains import kill_remains
+from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.spec import ContainerSpec, Identity, Places, PullPolicy
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.process import Process
+
+SHIM_START_SECONDS = 30.0
 
 
 class RunFolders:
@@ -86,7 +92,8 @@ class ProcessEngine(Engine):
             **identity.environment,
             **places.environment,
         }
-        return {"argv": [*spec.command, *(spec.args or [])], "cwd": str(work), "env": env}
+        argv = [*spec.command, *(spec.args or [])]
+        return {"argv": argv, "cwd": str(work), "env": env, "longest_line": LONGEST_LINE}
 
     def _copy_workspace(self, work: Path) -> None:
         if self.block.workspace is None:
@@ -138,8 +145,14 @@ class ProcessEngine(Engine):
         return found
 
     async def release(self, run_id: UUID) -> None:
-        """Remove the run's folder, checkpoint included."""
-        await asyncio.to_thread(shutil.rmtree, RunFolders(self.block.folder, run_id).run, ignore_errors=True)
+        """Remove the run's folder, checkpoint included, and kill what attempts left that nobody removed."""
+        await asyncio.to_thread(self._release, RunFolders(self.block.folder, run_id).run)
+
+    def _release(self, run: Path) -> None:
+        for attempt in run.glob("attempt-*"):
+            if not (attempt / "exit.json").exists():
+                kill_remains(attempt)
+        shutil.rmtree(run, ignore_errors=True)
 
 
 async def _start_shim(folder: Path, request: dict[str, Any]) -> None:
@@ -151,17 +164,51 @@ async def _start_shim(folder: Path, request: dict[str, Any]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(json.dumps(request).encode())
-        await process.stdin.drain()
-    process.stdin.close()
     try:
         async with asyncio.timeout(SHIM_START_SECONDS):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(json.dumps(request).encode())
+                await process.stdin.drain()
+            process.stdin.close()
             answer = await process.stdout.readline()
     except TimeoutError:
-        raise EngineUnavailable(f"the shim of {folder} did not start within {SHIM_START_SECONDS:.0f} s") from None
+        if not await asyncio.to_thread(_give_up, folder, process.pid):
+            return  # Another shim has the attempt.
+        raise InfrastructureError(
+            f"the shim of {folder} did not start within {SHIM_START_SECONDS:g} s, and the attempt was given up: the "
+            "machine is overloaded, or the disk does not answer; start the run again"
+        ) from None
+    except BaseException:
+        await asyncio.to_thread(_give_up, folder, process.pid)
+        raise
     await process.wait()
     # Where another shim has the attempt, or had it, the folder tells how it goes.
     if answer not in (b"ready\n", b"taken\n"):
         words = (await process.stderr.read()).decode(errors="replace").strip()
         raise InfrastructureError(f"the shim of {folder} could not start the process: {words}")
+
+
+def _give_up(folder: Path, starter: int) -> bool:
+    """Kill what should have become the shim, and see to it that none starts the attempt later.
+
+    False where the attempt is another shim's, which somebody else started.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(starter, signal.SIGKILL)  # The group of the starter and of the shim that it forks.
+    deadline = time.monotonic() + 5
+    try:
+        with open(folder / "lock", "a") as lock:
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(0.02)
+                    continue
+                if (folder / "exit.json").exists():
+                    return False
+                kill_remains(folder)
+                shim.write_whole(str(folder / "started.json"), {"given_up": True})
+                return True
+    except FileNotFoundError:  # The attempt was removed, and a shim without its folder ends.
+        return True
+    return False

@@ -3,14 +3,15 @@
 Run as a program of its own (``python -I -S shim.py FOLDER``), standard library only. Its folder is the contract:
 
     lock          held while the shim lives: two shims of one attempt never both run
-    started.json  written before the process starts: an attempt is started once
+    started.json  written before the process starts: an attempt is started once; then which processes these are
     log           a line for each line of the process: nanoseconds since 1970, ``o`` or ``e``, the text
     shim.sock     each connected client gets a byte when there is more in the log, and end of file at the end;
                   a client may send ``T`` (SIGTERM to the process group) or ``K`` (SIGKILL to all below the shim)
-    exit.json     how it ended, written when everything else is
+    exit.json     how it ended, written when everything else is; the disk has room for it from the start
 
 The command and its environment come on standard input, so that no secret lies on the disk. When the process ends, all
-that it left running is killed, as a container's processes are.
+that it left running is killed, as a container's processes are. When the shim itself is killed, the kernel kills the
+process too; what that leaves is found by `prefect_jobs.blocks.process_remains`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 CHUNK = 1 << 16
-LONGEST_LINE = 1 << 20
+RESERVED = 4096
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -55,12 +58,13 @@ def is_first() -> bool:
     while not os.path.exists("started.json") and time.monotonic() < deadline:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.close(os.open("started.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            return True
         except BlockingIOError:  # Another shim, which starts now, or somebody who looks whether one lives.
             time.sleep(0.005)
-        except FileExistsError:
+            continue
+        if os.path.exists("started.json"):
             break
+        write_whole("started.json", {"shim": mark_of(os.getpid())})
+        return True
     return False
 
 
@@ -75,8 +79,13 @@ class Shim:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.request = request
+        self.longest_line: int = request["longest_line"]
+        reserve("exit.json")
+        self.spare = os.open(os.devnull, os.O_RDONLY)
         self.selector = selectors.DefaultSelector()
         self.log = open("log", "ab", buffering=0)  # noqa: SIM115 - lives as long as the shim
+        self.owed = b""
+        self.lost_lines = 0
         self.clients: set[socket.socket] = set()
         self.pending: dict[str, bytes] = {"o": b"", "e": b""}
         self.process: subprocess.Popen[bytes] | None = None
@@ -84,31 +93,46 @@ class Shim:
         adopt_orphans()
 
     def run(self) -> None:
-        """Start the process, keep what it writes, and write down how it ended."""
-        self.listen()
-        wake, _ = self.wake_on_signals()
-        started = time.time_ns()
-        code, usage = self.start(), None
-        say("ready")
-        redirect_standard_streams()
-        if self.process is not None:
-            code, usage = self.loop(wake)
-            kill_all(self.process.pid)
-            self.drain()
-        for stream in self.pending:
-            self.flush(stream)
-        write_whole(
-            "exit.json",
-            {
-                "code": code if code >= 0 else 128 - code,
-                "signal": -code if code < 0 else None,
-                "asked_to_stop": self.asked_to_stop,
-                "started": started,
-                "ended": time.time_ns(),
-                "cpu_seconds": usage.ru_utime + usage.ru_stime if usage else 0.0,
-                "peak_memory_kib": usage.ru_maxrss if usage else 0,
-            },
-        )
+        """Start the process, keep what it writes, and write down how it ended.
+
+        If the shim fails, the process does not outlive it, and the reason is written down instead.
+        """
+        started, usage, failure = time.time_ns(), None, None
+        code = -signal.SIGKILL
+        try:
+            self.listen()
+            wake, _ = self.wake_on_signals()
+            start_code = self.start()
+            say("ready")
+            redirect_standard_streams()
+            if self.process is None:
+                code = start_code
+            else:
+                code, usage = self.loop(wake)
+                self.kill_all()
+                self.drain()
+            for stream in self.pending:
+                self.flush(stream)
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"[:500]
+            raise
+        finally:
+            if failure is not None:
+                self.kill_all()
+            write_reserved(
+                "exit.json",
+                {
+                    "code": code if code >= 0 else 128 - code,
+                    "signal": -code if code < 0 else None,
+                    "asked_to_stop": self.asked_to_stop,
+                    "started": started,
+                    "ended": time.time_ns(),
+                    "cpu_seconds": usage.ru_utime + usage.ru_stime if usage else 0.0,
+                    "peak_memory_kib": usage.ru_maxrss if usage else 0,
+                    "lost_lines": self.lost_lines,
+                    "failure": failure,
+                },
+            )
 
     def listen(self) -> None:
         """Open the socket on which clients are told of news and give orders."""
@@ -141,11 +165,14 @@ class Shim:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                preexec_fn=dying_with(os.getpid()),
             )
         except OSError as error:
             name = self.request["argv"][0]
             self.write("e", f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode())
             return 127 if isinstance(error, FileNotFoundError) else 126
+        with contextlib.suppress(OSError):  # It is found by its environment too.
+            write_whole("started.json", {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid)})
         for stream, pipe in (("o", self.process.stdout), ("e", self.process.stderr)):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
@@ -172,6 +199,13 @@ class Shim:
                 if pid == self.process.pid:
                     return os.waitstatus_to_exitcode(status), usage
 
+    def kill_all(self) -> None:
+        """Kill the process and all that it started, even where clients have taken every open file."""
+        with contextlib.suppress(OSError):
+            os.close(self.spare)
+        if self.process is not None:
+            kill_all(self.process.pid)
+
     def drain(self) -> None:
         """Read what is left in the pipes; nobody is left to write to them."""
         assert self.process is not None
@@ -191,12 +225,16 @@ class Shim:
             return False
         *lines, rest = (self.pending[stream] + data).split(b"\n")
         for line in lines:
-            self.write(stream, line)
-        while len(rest) >= LONGEST_LINE:
-            self.write(stream, rest[:LONGEST_LINE])
-            rest = rest[LONGEST_LINE:]
-        self.pending[stream] = rest
+            self.write(stream, self.all_but_its_end(stream, line))
+        self.pending[stream] = self.all_but_its_end(stream, rest)
         return True
+
+    def all_but_its_end(self, stream: str, line: bytes) -> bytes:
+        """Write what of a line is too long to be held, in lines of the longest length; what is left of it."""
+        while len(line) > self.longest_line:
+            self.write(stream, line[: self.longest_line])
+            line = line[self.longest_line :]
+        return line
 
     def flush(self, stream: str) -> None:
         """Keep a last line that has no line break."""
@@ -206,15 +244,32 @@ class Shim:
 
     def write(self, stream: str, line: bytes) -> None:
         """Keep a line and tell all clients."""
-        self.log.write(b"%d %s %s\n" % (time.time_ns(), stream.encode(), line))
+        self.append(b"%d %s " % (time.time_ns(), stream.encode()), line + b"\n")
         for client in list(self.clients):
             # A full buffer means that the client already knows.
             with contextlib.suppress(BlockingIOError, OSError):
                 client.send(b".")
 
+    def append(self, head: bytes, text: bytes) -> None:
+        """Append to the log, which keeps its form where the disk takes a part only: the line is lost, not the job."""
+        data, written = self.owed + head + text, 0
+        try:
+            while written < len(data):
+                written += self.log.write(data[written:])
+        except OSError:
+            self.lost_lines += 1
+            begun = written > len(self.owed)
+            self.owed = (self.owed + head)[written:] + b"\n" if begun else self.owed[written:]
+        else:
+            self.owed = b""
+
     def accept(self, server: Any) -> None:
-        """Take a client."""
-        client, _ = server.accept()
+        """Take a client, or leave it where it is while there are too many."""
+        try:
+            client, _ = server.accept()
+        except OSError:
+            time.sleep(0.02)
+            return
         client.setblocking(False)
         self.clients.add(client)
         self.selector.register(client, selectors.EVENT_READ, self.obey)
@@ -243,10 +298,44 @@ class Shim:
                 os.killpg(self.process.pid, number)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of processes whose own parent ended, so that none escapes (Linux; see prctl(2))."""
+def process_control() -> Callable[..., int] | None:
+    """The system call prctl(2), where the system has it (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return ctypes.CDLL(None, use_errno=True).prctl
+    return None
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own parent ended, so that none escapes."""
+    if call := process_control():
+        call(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def dying_with(parent: int) -> Callable[[], None]:
+    """What a new process does before its program: have the kernel kill it when its parent, a single thread, ends."""
+    call = process_control()
+
+    def ask() -> None:
+        if call is not None:
+            call(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:  # It ended before it was asked.
+            os._exit(128 + signal.SIGKILL)
+
+    return ask
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since the machine did (field 22 of proc(5)'s stat); None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return None
+
+
+def mark_of(pid: int) -> dict[str, int | None]:
+    """What tells a process from a later one of the same number."""
+    return {"pid": pid, "start_time": start_time(pid)}
 
 
 def children() -> list[int]:
@@ -287,6 +376,19 @@ def write_whole(name: str, content: dict[str, Any]) -> None:
     """Write a file that is there completely or not at all."""
     with open(f"{name}.part", "w") as file:
         json.dump(content, file)
+    os.replace(f"{name}.part", name)
+
+
+def reserve(name: str) -> None:
+    """Take the room on the disk for a file that is written later."""
+    with open(f"{name}.part", "wb") as file:
+        file.write(b" " * RESERVED)
+
+
+def write_reserved(name: str, content: dict[str, Any]) -> None:
+    """Write a file for which there is room, completely or not at all; the blanks that stay behind it are JSON too."""
+    with open(f"{name}.part", "r+b") as file:
+        file.write(json.dumps(content).encode())
     os.replace(f"{name}.part", name)
 
 

@@ -45,7 +45,7 @@ async def test_a_host_folder_that_the_block_allows_is_the_hosts(host: Host, tmp_
     folder = tmp_path / "shared"
     folder.mkdir()
     (folder / "in").write_text("from the host\n")
-    block: Infrastructure = host.block.model_copy(update={"allow_host_folders": [str(tmp_path)]})
+    block: Infrastructure = host.block.model_copy(update={"allow_host_folders": [str(folder)]})
     async with bench_on(block, host.image) as bench:
         spec = bench.sh(
             f"cat {folder}/in; echo out > {folder}/out", mounts=[Mount(source=str(folder), target=str(folder))]
