@@ -43,6 +43,7 @@ class Delivery:
         self._task_run_id = task_run_id
         self._batch: list[LogCreate] = []
         self._bytes = 0
+        self._unsure = False
         self._sending = asyncio.Lock()
         self._something = asyncio.Event()
 
@@ -84,35 +85,53 @@ class Delivery:
                 task_run_id=self._task_run_id,
             )
         )
-        self._bytes += len(message) * 2 + _RECORD_BYTES
+        self._bytes += _weight(message)
         self._something.set()
         if len(self._batch) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Deliver all records that were added; an API that is away is waited for."""
+        """Deliver all records that were added; an API that is away is waited for.
+
+        Whoever is cancelled meanwhile finds the records still there: nothing is taken out before it is delivered.
+        """
         async with self._sending:
-            batch, self._batch, self._bytes = self._batch, [], 0
             self._something.clear()
-            sent_before = False
+            while self._batch:
+                try:
+                    await insist(partial(self._send, _BATCH_RECORDS), "deliver log records")
+                except httpx.HTTPStatusError:
+                    await self._send_alone()
+            self._bytes = 0
 
-            async def send() -> None:
-                nonlocal batch, sent_before
-                if sent_before and (latest := await self.latest()):
-                    # The answer was lost, not necessarily the records.
-                    batch = [record for record in batch if record.timestamp > latest]
-                sent_before = True
-                if batch:
-                    await self._client.create_logs(batch)
+    async def _send(self, most: int) -> None:
+        if self._unsure and (latest := await self.latest()):
+            # An answer was lost, not necessarily the records.
+            self._batch[:] = [record for record in self._batch if record.timestamp > latest]
+        if batch := self._batch[:most]:
+            self._unsure = True
+            await self._client.create_logs(batch)
+            del self._batch[: len(batch)]
+        self._unsure = False
 
+    async def _send_alone(self) -> None:
+        """Deliver the records of a batch that the API refused one by one, and leave out what it really refuses."""
+        self._unsure = False
+        for record in self._batch[:_BATCH_RECORDS]:
             try:
-                await insist(send, "deliver log records")
+                await insist(partial(self._send, 1), "deliver a log record")
             except httpx.HTTPStatusError as error:
-                logger.error("Prefect's API refused %d log records: %s", len(batch), error)
+                self._unsure = False
+                self._batch.remove(record)
+                logger.error("Prefect's API refused a log record of %s: %s", record.timestamp, error)
 
     async def _deliver_slowly(self) -> None:
         while True:
             await self._something.wait()
             await asyncio.sleep(_LONGEST_WAIT)
-            # A flush that has begun is finished, whoever is cancelled meanwhile.
-            await asyncio.shield(self.flush())
+            await self.flush()
+
+
+def _weight(message: str) -> int:
+    """About how many bytes a record takes in a request."""
+    return len(message) * 2 + _RECORD_BYTES

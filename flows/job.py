@@ -7,9 +7,10 @@ because Prefect hands a flow only parameters that its signature has. `__getattr_
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from prefect import Flow, get_run_logger, task
 from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Failed
 
@@ -75,15 +76,14 @@ class Attempts:
         """The identity of an attempt."""
         return self.identity.model_copy(update={"attempt": number})
 
-    async def take_up(self, run_count: int, logger: Logger) -> bool:
-        """Go on where an earlier supervisor of this run was; whether there is an attempt left to make.
-
-        ``run_count`` is how often the run has been started, this time included.
-        """
-        if run_count <= 1:
+    async def take_up(self, flow_run: FlowRun, logger: Logger) -> bool:
+        """Go on where an earlier supervisor of this run was; whether there is an attempt left to make."""
+        if flow_run.run_count <= 1:
             return True
         self.taken_up = True
         history = await read_history(self.client, self.identity.run_id)
+        if history.reported == 0 and flow_run.start_time is not None:
+            self.budget.count_from(flow_run.start_time)
         self.ended = history.ended
         if orphans := await close_orphans(self.client, self.identity.run_id):
             logger.info("Taking up the run of a supervisor that is gone: %d task runs closed", orphans)
@@ -111,7 +111,7 @@ class Attempts:
 
         async with delivery.open():
             supervision = Supervision(self.engine, self.spec, identity, self.secrets, log, logger, keep)
-            outcome = await supervision.run(self.budget.seconds_left)
+            outcome = await supervision.run(lambda: self.budget.seconds_left)
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.1f} s"
         logger.info("Attempt %d ended%s: %s", identity.attempt, took, outcome.summary())
         return outcome
@@ -157,12 +157,16 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             )
             attempts = Attempts(client, job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
-                if await attempts.take_up(flow_run.run_count, logger):
+                if await attempts.take_up(flow_run, logger):
                     # A plain function: Prefect takes a bound method for one that always says no.
                     retried = attempt.with_options(
                         retry_condition_fn=lambda *_: attempts.again(), **budget.task_options()
                     )
                     await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
+            except BaseException:
+                # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
+                await tidy(engine.discard(attempts.numbered(attempts.ended + 1)))
+                raise
             finally:
                 await tidy(engine.release(identity.run_id))
     except JobError as error:
@@ -178,8 +182,9 @@ def _described(spec: ContainerSpec) -> str:
 
 async def _secret(job: Job, name: str, block: str) -> str:
     try:
-        secret = cast("Secret[Any]", await Secret.aload(block))
-        return str(secret.get())
+        secret = cast("Secret[Any]", await insist(partial(Secret.aload, block), "read a secret"))
+        value = secret.get()
+        return value if isinstance(value, str) else json.dumps(value)
     except ValueError as error:
         raise NotFoundError(
             f"job {job.name!r} takes {name} from the Prefect Secret block {block!r}, which does not exist: make it in "

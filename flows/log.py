@@ -38,7 +38,7 @@ class Mask:
 
     def __init__(self, values: Iterable[str]) -> None:
         # A value of several lines shows up line by line; the longest goes first, for one may hold another.
-        parts = {part for value in values for part in (value, *value.splitlines())}
+        parts = {part.strip() for value in values for part in (value, *value.splitlines())}
         self._values = sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

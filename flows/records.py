@@ -47,15 +47,18 @@ async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
         sort=ArtifactSort.CREATED_DESC,
         limit=200,
     )
-    found = [outcome for artifact in artifacts if (outcome := _parse(artifact.data)) is not None]
-    return sorted(found, key=lambda outcome: outcome.attempt)
+    # The newest comes first. An attempt has two where the answer to the first was lost.
+    found = {
+        outcome.attempt: outcome for artifact in reversed(artifacts) if (outcome := _parse(artifact.data)) is not None
+    }
+    return [found[attempt] for attempt in sorted(found)]
 
 
 def _parse(data: Any) -> Outcome | None:
     try:
         rows = json.loads(data) if isinstance(data, str) else data
         document = {row[_NAME]: row[_VALUE] for row in rows}
-        document["tail"] = tuple(document.pop("last lines", "").splitlines())
+        document["tail"] = document.pop("last lines").split("\n") if "last lines" in document else []
         return Outcome.model_validate_json(json.dumps(document))
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect_jobs.job import Retries
@@ -16,12 +16,18 @@ class Budget:
     def __init__(self, retries: Retries, total_seconds: float | None) -> None:
         self._retries = retries
         self._left = Counter({Blame.JOB: retries.failures, Blame.INFRASTRUCTURE: retries.infrastructure})
-        self._deadline = None if total_seconds is None else time.monotonic() + total_seconds
+        self._total_seconds = total_seconds
+        self.count_from(datetime.now(UTC))
+
+    def count_from(self, started: datetime) -> None:
+        """Let the total timeout run from a time on."""
+        total = self._total_seconds
+        self._deadline = None if total is None else started + timedelta(seconds=total)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the run's total timeout, or None without one."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return None if self._deadline is None else max(0.0, (self._deadline - datetime.now(UTC)).total_seconds())
 
     def spend(self, outcome: Outcome) -> bool:
         """Whether another attempt follows; takes it from the budget of the cause."""

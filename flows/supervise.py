@@ -16,6 +16,9 @@ from prefect_jobs.spec import ContainerSpec, Identity
 # Pulls may take long, yet an engine or a registry that never answers must not hold a run for ever.
 DEFAULT_START_TIMEOUT = 600.0
 _TIDY_SECONDS = 15.0
+# An engine that restarts is back within this time.
+_REMOVAL_SECONDS = 120.0
+_TOTAL = "the total timeout has passed"
 
 
 class Supervision:
@@ -41,16 +44,17 @@ class Supervision:
         self._mask = Mask(secrets.values())
         self._waiting_for = "the engine to start the container"
 
-    async def run(self, seconds_left: float | None) -> Outcome:
+    async def run(self, seconds_left: Callable[[], float | None]) -> Outcome:
         """Run the container of the attempt, keep how it ended, remove it, and return the outcome.
 
-        ``seconds_left`` is what remains of the run's total timeout. The outcome is kept before the container is
+        ``seconds_left`` tells what remains of the run's total timeout. The outcome is kept before the container is
         removed: whenever this process dies, either the container or its outcome is there for the next one. Whatever
         else ends this call, the container does not outlive it.
         """
-        if seconds_left == 0:
-            return await self._kept(Reason.TIMED_OUT, "the total timeout has passed")
-        start_timeout = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, seconds_left)
+        left = seconds_left()
+        if left == 0:
+            return await self._kept(Reason.TIMED_OUT, _TOTAL)
+        start_timeout = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, left)
         try:
             container = await self._launch(start_timeout)
         except ImageUnavailable as error:
@@ -58,14 +62,14 @@ class Supervision:
         except InfrastructureError as error:
             return await self._kept(Reason.UNSCHEDULABLE, str(error))
         except TimeoutError:
-            late = seconds_left is not None and start_timeout == seconds_left
-            what = "the total timeout has passed" if late else f"it had not started after {start_timeout:g} s"
+            late = left is not None and start_timeout == left
+            what = _TOTAL if late else f"it had not started after {start_timeout:g} s"
             return await self._kept(
                 Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
                 f"{what}; the last that was tried: {self._waiting_for}",
             )
         try:
-            outcome = await self._follow(container, _least(self._spec.attempt_timeout, seconds_left))
+            outcome = await self._follow(container, seconds_left())
             await self._log.finish()
             tail = () if outcome.succeeded else self._log.tail()
             outcome = outcome.model_copy(update={"message": self._mask(outcome.message), "tail": tail})
@@ -75,7 +79,7 @@ class Supervision:
             await self._stop(container)
             raise
         finally:
-            await container.remove()
+            await tidy(container.remove(), _REMOVAL_SECONDS)
         return outcome
 
     async def _kept(self, reason: Reason, message: str) -> Outcome:
@@ -100,8 +104,9 @@ class Supervision:
         self._waiting_for = message
         self._logger.info("%s", self._mask(message))
 
-    async def _follow(self, container: Container, seconds: float | None) -> Outcome:
-        """Hand on the container's lines until it has ended, stopping it at its timeout."""
+    async def _follow(self, container: Container, left: float | None) -> Outcome:
+        """Hand on the container's lines until it has ended, stopping it at its timeout or the run's."""
+        seconds = _least(self._spec.attempt_timeout, left)
         following = asyncio.create_task(self._log.follow(container), name="prefect-jobs: log of a container")
         try:
             try:
@@ -110,9 +115,10 @@ class Supervision:
             except TimeoutError:
                 await container.stop(self._spec.grace_seconds)
                 outcome = await container.wait()
-                outcome = outcome.model_copy(
-                    update={"reason": Reason.TIMED_OUT, "message": f"it ran longer than its timeout of {seconds:g} s"}
-                )
+                # While the engine was away, the container may have ended by itself and in time.
+                if outcome.seconds is None or seconds is None or outcome.seconds >= seconds:
+                    what = _TOTAL if seconds == left else f"it ran longer than its timeout of {seconds:g} s"
+                    outcome = outcome.model_copy(update={"reason": Reason.TIMED_OUT, "message": what})
             try:
                 await following
             except Exception as error:
@@ -126,17 +132,18 @@ class Supervision:
     async def _stop(self, container: Container) -> None:
         """Stop the container and keep its last lines; at the end of this process there is no time to insist."""
         self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
-        await container.stop(self._spec.grace_seconds)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TIDY_SECONDS):
-                await self._log.follow(container)
-                await self._log.finish()
+        await tidy(container.stop(self._spec.grace_seconds), self._spec.grace_seconds + _TIDY_SECONDS)
+        await tidy(self._last_lines(container))
+
+    async def _last_lines(self, container: Container) -> None:
+        await self._log.follow(container)
+        await self._log.finish()
 
 
-async def tidy(removal: Awaitable[None]) -> None:
-    """Remove something; an engine that is away cannot be asked, and what is left is found by its labels later."""
+async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> None:
+    """Put something in order; an engine that is away cannot be asked, and what is left is swept later."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_TIDY_SECONDS):
+        async with asyncio.timeout(seconds):
             await removal
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
 
 from prefect_jobs.blocks.engine import Engine, Found
 from prefect_jobs.blocks.loading import load_infrastructure, saved_infrastructures
-from prefect_jobs.errors import InfrastructureError, MissingExtraError
+from prefect_jobs.errors import InfrastructureError, MissingExtraError, NotFoundError
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.quantities import Duration
@@ -63,7 +67,7 @@ async def sweep_all(
         except MissingExtraError:
             if references:
                 raise
-        except (InfrastructureError, TimeoutError) as error:
+        except (InfrastructureError, NotFoundError, TimeoutError) as error:
             problems.append(f"{reference}: {error or f'no answer within {_ENGINE_SECONDS:g} s'}")
     return Sweep(removed, problems)
 
@@ -84,7 +88,17 @@ async def _sweep_engine(
         for found in containers.get(run_id, []):
             await engine.discard(Identity(job=found.job, version="", run_id=run_id, run_name="", attempt=found.attempt))
         await engine.release(run_id)
+        await _end_cancelling(client, run_id)
     return swept
+
+
+async def _end_cancelling(client: PrefectClient, run_id: UUID) -> None:
+    """Let a run whose supervisor died before it was cancelled end Cancelled."""
+    with suppress(ObjectNotFound):
+        flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+        if flow_run.state is not None and flow_run.state.is_cancelling():
+            cancelled: State[Any] = Cancelled(message="its supervisor was gone; the sweep removed its container")
+            await insist(partial(client.set_flow_run_state, run_id, cancelled, force=True), "end a run")
 
 
 async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -> str | None:
@@ -94,10 +108,12 @@ async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -
     except ObjectNotFound:
         return "Prefect does not know the run any more"
     state = flow_run.state
-    if state is None or not state.is_final():
+    if state is None or not (state.is_final() or state.is_cancelling()):
         return None
     if datetime.now(UTC) - state.timestamp < timedelta(seconds=older_than.seconds):
         return None
+    if state.is_cancelling():
+        return "nobody carried out its cancellation"
     return f"the run ended {state.name}"
 
 

@@ -1,0 +1,101 @@
+"""Log records reach Prefect once each, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+
+from prefect_jobs import Job
+from prefect_jobs.deployments.runs import JobRun
+from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.log import Mask
+
+
+@pytest.fixture
+async def run(prefect_api: str) -> JobRun:
+    job = Job(name="delivering", command=["true"])
+    await job.apply()
+    started: JobRun = await job.run()
+    return started
+
+
+async def _put(delivery: Delivery, run: JobRun, numbers: range) -> None:
+    start = run.flow_run.expected_start_time
+    assert start is not None
+    for number in numbers:
+        await delivery.put(20, start.add(microseconds=number), f"line {number}")
+
+
+async def _delivered(run: JobRun) -> list[str]:
+    return [log.message for log in await run.logs() if log.name == "container.1"]
+
+
+def _delivery(client: PrefectClient, run: JobRun) -> Delivery:
+    return Delivery(client, "container.1", run.id, run.id)
+
+
+async def test_a_batch_whose_answer_was_lost_is_not_delivered_twice(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with get_client() as client:
+        deliver, lost = client.create_logs, []
+
+        async def create_logs(logs: list[object]) -> None:
+            await deliver(logs)  # type: ignore[arg-type]
+            if not lost:
+                lost.append(len(logs))
+                raise httpx.ReadError("the connection was closed before the answer")
+
+        monkeypatch.setattr(client, "create_logs", create_logs)
+        async with _delivery(client, run).open() as delivery:
+            await _put(delivery, run, range(700))
+    assert lost == [500]
+    assert await _delivered(run) == [f"line {number}" for number in range(700)]
+
+
+async def test_who_is_cancelled_while_records_are_delivered_loses_none_of_them(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with get_client() as client:
+        deliver, reached = client.create_logs, asyncio.Event()
+
+        async def create_logs(logs: list[object]) -> None:
+            if not reached.is_set():
+                reached.set()
+                await asyncio.sleep(60)
+            await deliver(logs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(client, "create_logs", create_logs)
+        async with _delivery(client, run).open() as delivery:
+            putting = asyncio.create_task(_put(delivery, run, range(500)))
+            await reached.wait()
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+            await _put(delivery, run, range(500, 520))
+    assert await _delivered(run) == [f"line {number}" for number in range(520)]
+
+
+async def test_a_record_that_the_api_refuses_takes_no_other_with_it(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with get_client() as client:
+        deliver = client.create_logs
+
+        async def create_logs(logs: list[object]) -> None:
+            if any(getattr(log, "message", None) == "line 7" for log in logs):
+                request = httpx.Request("POST", "http://api/logs/")
+                raise httpx.HTTPStatusError("refused", request=request, response=httpx.Response(422, request=request))
+            await deliver(logs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(client, "create_logs", create_logs)
+        async with _delivery(client, run).open() as delivery:
+            await _put(delivery, run, range(20))
+    assert await _delivered(run) == [f"line {number}" for number in range(20) if number != 7]
+
+
+def test_a_secret_of_several_lines_masks_its_lines_and_no_white_space() -> None:
+    mask = Mask(["-----BEGIN KEY-----\n    abcdef\n    \n-----END KEY-----"])
+    assert mask("    indented abcdef") == "    indented ***"
