@@ -114,7 +114,6 @@ async def test_a_secret_that_is_not_there_is_named(sh: Sh) -> None:
     ("request_", "words"),
     [
         ({"infrastructure": "docker/no-such-block"}, "no infrastructure block 'docker/no-such-block'"),
-        ({"infrastructure": "kubernetes"}, "this release has process and docker"),
         ({"infrastructure": "docker"}, "it has no image"),
         ({"shape": "no-such-shape"}, "shape 'no-such-shape': process defines small, medium, large"),
     ],
