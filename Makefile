@@ -30,8 +30,8 @@ lock: $(UV)
 	$(UV) pip compile --universal --python-version 3.11 --extra docker --extra kubernetes --group dev --generate-hashes \
 	  --no-header --no-emit-index-url $(UPGRADE) --output-file requirements.lock pyproject.toml
 
-wheel: $(STAMP)
-	rm -rf build dist && $(BIN)/python -m build --installer uv --wheel --sdist --outdir dist .
+wheel: $(UV)
+	rm -rf build dist && $(UV) build --python $(PYTHON) --wheel --sdist --out-dir dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

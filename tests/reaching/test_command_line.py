@@ -32,6 +32,7 @@ jobs:
     command: [sh, -c, "echo hello $who; test $who != nobody || (echo no such person >&2; exit 3)"]
     parameters:
       who: {{type: string, default: world, pattern: "^[a-z]+$"}}
+      times: {{type: integer, default: 1}}
     schedules: [{{cron: "0 8 * * *", timezone: Europe/Berlin, parameters: {{who: moon}}}}]
 """
 
@@ -65,6 +66,10 @@ async def test_apply_says_what_it_did_and_prune_removes_what_left_the_file(
     unchanged, removed = (await cli("apply", "--prune")).stdout.splitlines()
     assert unchanged == created.replace("created", "unchanged")
     assert removed.startswith(f"job/{unique}: removed, version ")
+
+    file.write_text(f"project: {unique}\njobs: {{}}\n")
+    [removed] = (await cli("apply", "--prune")).stdout.splitlines()
+    assert removed.startswith(f"job/{unique}-2: removed, version ")
     assert f"no job {unique!r}" in (await cli("run", unique, expect=1)).stderr
 
 
@@ -74,8 +79,8 @@ async def test_errors_in_a_file_name_file_and_line_and_nothing_changes_on_the_se
     file.write_text(file.read_text() + f"  {unique}-2:\n    comand: [echo]\n    retries: many\n")
     refused = await cli("apply", expect=1)
     assert refused.stdout == ""
-    assert [line.split(": ")[0] for line in refused.stderr.splitlines()] == ["jobs.yaml:10", "jobs.yaml:11"]
-    assert f"jobs.yaml:10: jobs.{unique}-2.comand: unknown key; expected one of description," in refused.stderr
+    assert [line.split(": ")[0] for line in refused.stderr.splitlines()] == ["jobs.yaml:11", "jobs.yaml:12"]
+    assert f"jobs.yaml:11: jobs.{unique}-2.comand: unknown key; expected one of description," in refused.stderr
 
     file.write_text(
         file.read_text().split(f"  {unique}-2:")[0] + f"  {unique}-2:\n    infrastructure: docker\n    command: [a]\n"
@@ -99,7 +104,7 @@ async def test_jobs_and_runs_are_listed_and_shown(execute: Execute, file: Path, 
     assert (row["infrastructure"], row["description"]) == ("process", "Greets")
     assert row["schedules"].startswith("cron-0-8-europe-berlin-")
     listed = (await cli("list")).stdout.splitlines()
-    assert listed[0].split() == ["job", "version", "infrastructure", "image", "schedules", "description"]
+    assert listed[0].split()[:6] == ["job", "version", "infrastructure", "image", "schedules", "description"]
     assert any(line.split()[:3] == [unique, row["version"], "process"] for line in listed)
 
     rows = json.loads((await cli("runs", unique, "--json")).stdout)
@@ -129,7 +134,17 @@ async def test_what_a_run_cannot_be_asked_for_is_said_and_no_run_is_made(file: P
     await cli("apply")
     for words, message in (
         (["-p", "who"], "--param 'who': expected NAME=VALUE"),
-        (["-p", "whom=you"], f"job {unique!r} has no parameter 'whom'; it has: who"),
+        (["-p", "whom=you"], f"job {unique!r} has no parameter 'whom'; it has: who, times"),
+        (["-p", "job=3"], f"job {unique!r} has no parameter 'job'; it has: who, times"),
+        (["-p", "run_name=q"], f"job {unique!r} has no parameter 'run_name'; it has: who, times"),
+        (["-p", 'env={"A": "b"}'], "--param 'env': is an override and not a parameter; use --env NAME=VALUE"),
+        (["-p", "args=[]"], "--param 'args': is an override and not a parameter; use -- ARGS"),
+        (["-p", "who=123"], f"parameter 'who' of job {unique!r}: '123' is not allowed: expected a match of"),
+        (
+            ["-p", "times=twice"],
+            f"parameter 'times' of job {unique!r}: 'twice' does not read as type 'integer'; write it as JSON, such as",
+        ),
+        (["--command", "a 'b"], "--command \"a 'b\": does not read as a shell's words: No closing quotation"),
         (
             ["-p", "who=World"],
             f"parameter 'who' of job {unique!r}: 'World' is not allowed: expected a match of '^[a-z]+$'",
