@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from bench import Bench, first_line, read
+
+from prefect_jobs.blocks.engine import LONGEST_LINE
 
 MANY = 20_000
 LONG = 300_000
@@ -48,6 +52,22 @@ async def test_a_container_that_says_nothing_has_no_lines(bench: Bench) -> None:
 async def test_a_very_long_line_is_one_line(bench: Bench) -> None:
     ended = await bench.run(bench.sh(f"echo before; head -c {LONG} /dev/zero | tr '\\0' x; echo; echo after"))
     assert ended.texts == ["before", "x" * LONG, "after"]
+
+
+@pytest.mark.parametrize("ending", ["; echo", ""], ids=["line break", "none"])
+@pytest.mark.parametrize("more", [0, 1, LONGEST_LINE, LONGEST_LINE + 7])
+async def test_a_line_beyond_the_longest_comes_in_parts(bench: Bench, more: int, ending: str) -> None:
+    size = LONGEST_LINE + more
+    ended = await bench.run(bench.sh(f"echo before >&2; head -c {size} /dev/zero | tr '\\0' x{ending}"))
+    sizes = [LONGEST_LINE] * (size // LONGEST_LINE) + [size % LONGEST_LINE] * (size % LONGEST_LINE > 0)
+    assert [len(line.text) for line in ended.lines if line.stream == "stdout"] == sizes
+
+
+async def test_a_line_that_never_ends_is_shown_in_parts(bench: Bench) -> None:
+    container = await bench.launch(bench.sh(f"head -c {LONGEST_LINE + 100_000} /dev/zero | tr '\\0' x; sleep 60"))
+    async with asyncio.timeout(20):
+        assert await first_line(container) == "x" * LONGEST_LINE
+    await container.remove()
 
 
 async def test_a_line_that_another_stream_interrupts_is_still_one_line(bench: Bench) -> None:
