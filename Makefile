@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/uv/bin/uv)
 STAMP := $(VENV)/.synced
 TESTS ?=
 
-.PHONY: demo test check format lock wheel clean
+.PHONY: demo test test-wheel check format lock wheel clean
 
 demo: $(STAMP)
 	$(BIN)/prefect-jobs demo
@@ -33,8 +33,20 @@ lock: $(UV)
 wheel: $(UV)
 	rm -rf build dist && $(UV) build --python $(PYTHON) --wheel --sdist --out-dir dist
 
+# The wheel as a user gets it: in an environment of its own, without the lock, away from this checkout. The suite without
+# what builds wheels and images itself; WHEEL_TESTS=tests runs all of it.
+WHEEL := .cache/wheel
+WHEEL_TESTS ?= $(addprefix tests/,apply blocks deployments document flow request reaching/test_command_line.py)
+test-wheel: $(UV)
+	rm -rf $(WHEEL) && mkdir -p $(WHEEL)/suite
+	$(UV) build --quiet --python $(PYTHON) --wheel --out-dir $(WHEEL)
+	$(UV) venv --quiet --python $(PYTHON) $(WHEEL)/venv
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --group dev "$$(ls $(WHEEL)/*.whl)[docker]"
+	cp -r tests examples docs README.md pyproject.toml $(WHEEL)/suite
+	cd $(WHEEL)/suite && ../venv/bin/python -P -m pytest -n 2 --dist worksteal $(WHEEL_TESTS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .cache build dist *.egg-info
 
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) --allow-existing $(VENV)
