@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from needs import needs
 from PIL import Image
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 from prefect.client.orchestration import PrefectClient
 from reach import Execute, ended, lines, runs_of
 
@@ -25,15 +26,30 @@ expect.set_options(timeout=30_000)
 @pytest.fixture
 async def page(prefect_api: str) -> AsyncIterator[Page]:
     """A page of a browser; addresses are the server's own."""
+    server = prefect_api.removesuffix("/api")
+
+    async def answer(route: Route) -> None:
+        # Not by the browser itself, which drops its requests whenever a container's network interface comes or goes.
+        request = route.request
+        if not request.url.startswith(server):
+            await route.abort()
+            return
+        response = await route.fetch()
+        if response.status >= 400:  # Shown when the test fails.
+            print(request.method, request.url, request.post_data, response.status, await response.text())
+        await route.fulfill(response=response)
+
     if not Path(CHROMIUM).exists():
-        pytest.fail("no chromium: apt-get install chromium")
+        needs("no chromium: apt-get install chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = await browser.new_page(
-            base_url=prefect_api.removesuffix("/api"), viewport={"width": 1280, "height": 1300}, color_scheme="light"
+            base_url=server, viewport={"width": 1280, "height": 1300}, color_scheme="light", reduced_motion="reduce"
         )
         page.set_default_timeout(30_000)
+        await page.route("**/*", answer)
         yield page
+        await page.unroute_all(behavior="ignoreErrors")
         await browser.close()
 
 
