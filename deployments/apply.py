@@ -20,7 +20,7 @@ from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.deployments import run_form, schedules
 from prefect_jobs.deployments.both_ways import both_ways
-from prefect_jobs.errors import OverrideError, TemplateError
+from prefect_jobs.errors import JobError, OverrideError, TemplateError
 from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
 from prefect_jobs.names import DEFAULT_WORK_POOL
@@ -59,7 +59,7 @@ async def apply_all(
     """
     jobs = list(jobs)
     project = _project_to_prune(jobs, project) if prune else None
-    deployed = [await pinned(job) for job in jobs]
+    deployed = [await _checked(job) for job in jobs]
     async with get_client() as client:
         if work_pool is not None:
             await ensure_work_pool(client, work_pool)
@@ -77,6 +77,15 @@ apply = both_ways(apply_all)
 async def apply_job(job: Job, *, work_pool: str | None = DEFAULT_WORK_POOL) -> Change:
     """Apply one job (see `apply_all`)."""
     return (await apply_all([job], work_pool=work_pool))[0]
+
+
+async def _checked(job: Job) -> DeployedJob:
+    """The job as it is deployed; an error says which job it is about."""
+    try:
+        return await pinned(job)
+    except JobError as error:
+        error.job = job.name
+        raise
 
 
 async def pinned(job: Job) -> DeployedJob:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -107,7 +108,13 @@ def apply(
 
     from prefect_jobs.deployments.apply import apply as apply_jobs
 
-    for change in apply_jobs(document.jobs, work_pool=work_pool, prune=prune, project=document.project):
+    try:
+        changes = apply_jobs(document.jobs, work_pool=work_pool, prune=prune, project=document.project)
+    except JobError as error:
+        if place := document.places.get(error.job or ""):
+            _fail(f"{place}: jobs.{error.job}: {error}")
+        raise
+    for change in changes:
         details = f" ({', '.join(change.details)})" if change.details else ""
         print(f"job/{change.job}: {change.what}{details}, version {change.version}")
 
@@ -131,7 +138,7 @@ def schema() -> None:
 def run(
     job: Annotated[str, Parameter(help="The job's name.")],
     /,
-    *args: Annotated[str, Parameter(help="After --: arguments in place of the job's.", allow_leading_hyphen=True)],
+    *args: Annotated[str, Parameter(help="After --: arguments in place of the job's.")],
     param: Annotated[
         list[str] | None, Parameter(name=["--param", "-p"], help="A typed parameter: NAME=VALUE.", negative="")
     ] = None,
@@ -246,7 +253,12 @@ def demo() -> int:
 
 def main() -> None:
     """Entry point of ``prefect-jobs``."""
-    app()
+    try:
+        app()
+    except BrokenPipeError:
+        # Whoever read the output has enough of it; nothing is left to say, not even by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _values(option: str, pairs: list[str] | None) -> dict[str, str]:

@@ -30,6 +30,8 @@ async def sweep_now(infrastructures: list[str], older_than: str, dry_run: bool) 
     """Sweep, and say in lines what was done; whether every infrastructure could be looked at."""
     age = _duration("--older-than", older_than)
     async with get_client() as client:
+        # A person does not want to wait for an API that is away, as a deployed sweep does.
+        await client.hello()
         done = await sweep_all(client, infrastructures, older_than=age, dry_run=dry_run)
     verb = "would remove" if dry_run else "removed"
     lines = [

@@ -29,6 +29,8 @@ class Document(Model):
     project: str | None = None
     """Whose jobs these are; known also where the document has no job left."""
     jobs: list[Job] = []
+    places: dict[str, str] = {}
+    """Where each job stands: file and line."""
 
 
 class _Text(Model):
@@ -81,7 +83,11 @@ def _document(text: str, file: str | Path) -> Document:
     assert found is not None
     jobs = [source.job(name, body, found.project) for name, body in found.jobs.items()]
     source.raise_problems()
-    return Document(project=found.project, jobs=[job for job in jobs if job is not None])
+    return Document(
+        project=found.project,
+        jobs=[job for job in jobs if job is not None],
+        places={name: source.place("jobs", name) for name in found.jobs},
+    )
 
 
 def dumps(jobs: Iterable[Job]) -> str:
@@ -163,6 +169,10 @@ class _Source:
             self._note(where, f"expected a name of letters, digits and . _ - that stand inside it, found {name!r}")
             return None
         return self.parse(Job, {**body, "name": name, "project": project}, where)
+
+    def place(self, *where: str | int) -> str:
+        """File and line of a part of the document."""
+        return at_line(self.file, self._line(where))
 
     def raise_problems(self) -> None:
         """Refuse the document if anything in it is wrong."""

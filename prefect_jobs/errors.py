@@ -21,6 +21,9 @@ from pathlib import Path
 class JobError(Exception):
     """Base of all errors of prefect-jobs."""
 
+    job: str | None = None
+    """The job that it is about, where that is known."""
+
 
 class TemplateError(JobError, ValueError):
     """The job template is wrong; nothing was started and nothing was changed."""

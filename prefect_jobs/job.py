@@ -36,6 +36,8 @@ NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
 def _argument(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("expected text without NUL, which no environment variable and no argument can hold")
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     raise ValueError("expected a string or a number; put it in quotes")
@@ -94,7 +96,7 @@ class Retries(Model):
     """How long to wait before a retry; a list of up to 50 is the delay of the first, second, … and the last repeats."""
     jitter: float = Field(default=0.0, ge=0)
     """Spread of the delay: 0.2 waits up to 20 % longer or shorter."""
-    never_on: list[int] = []
+    never_on: list[Annotated[int, Field(ge=1, le=255)]] = []
     """Exit codes that are never retried."""
 
     @property
