@@ -17,18 +17,18 @@ test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(TESTS)
 
 # The wheel as a user gets it: the newest versions within its bounds, the extra docker, and no checkout to import from.
-# Left out: what makes environments of its own (install, demo, examples) or rewrites code of the checkout (docs), and the
-# cron tick that is waited for, which make test has seen.
-AWAY := .cache/away
+# WHEEL_TESTS=tests runs all but what makes environments of its own or rewrites code of the checkout.
+WHEEL := .cache/wheel
+WHEEL_TESTS ?= $(addprefix tests/,apply blocks deployments document flow request reaching/test_command_line.py)
 LEFT_OUT := install demo examples docs
-test-wheel: $(STAMP)
-	rm -rf $(AWAY) build && mkdir -p $(AWAY)
-	$(BIN)/python -m build --installer uv --wheel --outdir $(AWAY)/dist . >$(AWAY)/build.log || { cat $(AWAY)/build.log; exit 1; }
-	$(UV) venv --quiet --python $(BIN)/python $(AWAY)/venv
-	$(UV) pip install --quiet --python $(AWAY)/venv/bin/python --group dev "$$(echo $(AWAY)/dist/*.whl)[docker]"
-	cp -r pyproject.toml tests examples $(AWAY)
-	cd $(AWAY) && venv/bin/python -c "import prefect_jobs as p; assert 'site-packages' in p.__file__, p.__file__"
-	cd $(AWAY) && venv/bin/pytest -n 2 --dist worksteal $(LEFT_OUT:%=--ignore=tests/%) -k "not cron_tick" $(TESTS)
+test-wheel: $(UV)
+	rm -rf $(WHEEL) build && mkdir -p $(WHEEL)
+	$(UV) build --quiet --python $(PYTHON) --wheel --out-dir $(WHEEL)/dist
+	$(UV) venv --quiet --python $(PYTHON) $(WHEEL)/venv
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --group dev "$$(echo $(WHEEL)/dist/*.whl)[docker]"
+	cp -r pyproject.toml tests examples $(WHEEL)
+	cd $(WHEEL) && venv/bin/python -c "import prefect_jobs as p; assert 'site-packages' in p.__file__, p.__file__"
+	cd $(WHEEL) && venv/bin/pytest -n 2 --dist worksteal $(RERUNS) $(LEFT_OUT:%=--ignore=tests/%) $(WHEEL_TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -48,18 +48,6 @@ lock: $(UV)
 
 wheel: $(UV)
 	rm -rf build dist && $(UV) build --python $(PYTHON) --wheel --sdist --out-dir dist
-
-# The wheel as a user gets it: in an environment of its own, without the lock, away from this checkout. The suite without
-# what builds wheels and images itself; WHEEL_TESTS=tests runs all of it.
-WHEEL := .cache/wheel
-WHEEL_TESTS ?= $(addprefix tests/,apply blocks deployments document flow request reaching/test_command_line.py)
-test-wheel: $(UV)
-	rm -rf $(WHEEL) && mkdir -p $(WHEEL)/suite
-	$(UV) build --quiet --python $(PYTHON) --wheel --out-dir $(WHEEL)
-	$(UV) venv --quiet --python $(PYTHON) $(WHEEL)/venv
-	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --group dev "$$(ls $(WHEEL)/*.whl)[docker]"
-	cp -r tests examples docs README.md pyproject.toml $(WHEEL)/suite
-	cd $(WHEEL)/suite && ../venv/bin/python -P -m pytest -n 2 --dist worksteal $(RERUNS) $(WHEEL_TESTS)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info
