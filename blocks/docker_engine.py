@@ -66,6 +66,8 @@ class DockerEngine(Engine):
             except AWAY as error:
                 tell(f"The Docker engine does not answer, trying again: {error!r}")
             except aiodocker.DockerError as error:
+                if error.status == 404 and "no such container" in error.message.lower():
+                    continue  # Somebody removed it before it was started: it is made anew.
                 if error.status < 500:
                     raise InfrastructureError(
                         f"the Docker engine refused the container of job {identity.job!r}: {error.message}"

@@ -59,6 +59,16 @@ async def read_history(client: PrefectClient, run_id: UUID) -> History:
     return History(attempts, reported)
 
 
+async def is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+    """Whether the run was cancelled while its process was on its way: Prefect lets such a flow begin all the same.
+
+    A person who starts a cancelled run again schedules it first.
+    """
+    states = await insist(lambda: client.read_flow_run_states(run_id), "read a run's states")
+    before = [state for state in sorted(states, key=lambda state: state.timestamp) if not state.is_running()]
+    return bool(before) and (before[-1].is_cancelled() or before[-1].is_cancelling())
+
+
 async def close_orphans(client: PrefectClient, run_id: UUID) -> int:
     """End the task runs that an earlier supervisor of this run left running; how many there were."""
     running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))

@@ -20,14 +20,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.engine import Engine
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError, NotFoundError
 from prefect_jobs.flows.delivery import Delivery
-from prefect_jobs.flows.history import close_orphans, read_history
+from prefect_jobs.flows.history import close_orphans, is_cancelled, read_history
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.log import Mask, RunLog, logger_name
@@ -148,6 +148,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
         async with infrastructure.engine() as engine, get_client() as client:
+            if flow_run.run_count <= 1 and await is_cancelled(client, flow_run.id):
+                return Cancelled(message="cancelled before its container was started")
             identity = Identity(
                 job=job.name,
                 version=deployed.version,

@@ -57,7 +57,7 @@ async def test_a_lost_container_is_retried_from_the_budget_of_the_infrastructure
 
     async def remove() -> None:
         async def runs() -> bool:
-            return bool(containers_of(run.id))
+            return any(log.message == "attempt 1" for log in await run.logs())
 
         await until(runs, 30, "the first container")
         docker("rm", "--force", *containers_of(run.id))

@@ -48,7 +48,7 @@ async def test_a_run_whose_supervisor_was_killed_ends_as_if_nothing_had_happened
 
 async def test_a_run_that_a_person_starts_again_makes_a_new_attempt(prefect_api: str) -> None:
     # A progress bar and an empty line at the end: the state's message is compared with what was kept.
-    script = r"echo attempt $JOB_ATTEMPT; printf '10%%\\r20%%\\n\\n' >&2; exit 3"
+    script = r"echo attempt $JOB_ATTEMPT; printf '10%%\r20%%\n\n' >&2; exit 3"
     job = Job(name="started-again", command=["sh", "-c", script])
     await job.apply()
     run = await job.run()
