@@ -60,7 +60,7 @@ def test_without_the_extra_docker_a_docker_job_is_refused_with_the_command_that_
 ) -> None:
     (file := tmp_path / "jobs.yaml").write_text("jobs: {hello: {infrastructure: docker, image: 'busybox:1'}}")
     assert without_docker("prefect-jobs", "apply", file, expect=1).stderr == (
-        "The Docker infrastructure needs the extra 'docker', which is not installed: "
+        f"{file}:1: jobs.hello: The Docker infrastructure needs the extra 'docker', which is not installed: "
         "pip install 'prefect-jobs[docker]'\n"
     )
 

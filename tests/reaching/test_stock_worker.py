@@ -166,7 +166,7 @@ async def test_cancel_removes_a_running_container_and_the_run_ends_cancelled(
 async def test_a_run_that_is_cancelled_before_its_flow_has_begun_ends_at_once_and_starts_no_container(
     stock_worker: str, unique: str, busybox: str
 ) -> None:
-    job = Job(name=unique, infrastructure="docker", image=busybox, command=["sleep", "300"])
+    job = Job(name=unique, infrastructure="docker", image=busybox, command=["sh", "-c", "echo started; sleep 300"])
     await job.apply(work_pool=stock_worker)
     run = await job.run()
 
@@ -178,12 +178,8 @@ async def test_a_run_that_is_cancelled_before_its_flow_has_begun_ends_at_once_an
     assert run.state == "Cancelled"
 
     await asyncio.sleep(10)  # The worker may have started the flow's process meanwhile, which would begin by now.
-
-    async def is_over() -> bool:
-        return bool((await run.refresh()).flow_run.state.is_final())
-
-    await until(is_over, 30, "a flow that began all the same")
-    assert (run.state, run.attempts, containers_of(run.id)) == ("Cancelled", [], [])
+    await ended(run)
+    assert (run.state, await lines(run), containers_of(run.id)) == ("Cancelled", [], [])
 
 
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
@@ -237,7 +233,7 @@ async def test_ten_runs_at_once_on_the_default_database_all_end_right(
         parameters={"number": Parameter(type="integer")},
     )
     await job.apply()
-    runs: list[JobRun] = await asyncio.gather(*(job.run(number=number) for number in range(10)))
+    runs: list[JobRun] = [await job.run(number=number) for number in range(10)]
     async with asyncio.timeout(120):
         await asyncio.gather(*(execute(run) for run in runs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -35,6 +36,9 @@ async def page(prefect_api: str) -> AsyncIterator[Page]:
             await route.abort()
             return
         response = await route.fetch()
+        while response.status == 503:  # SQLite is busy with other tests; a person would press again.
+            await asyncio.sleep(0.5)
+            response = await route.fetch()
         if response.status >= 400:  # Shown when the test fails.
             print(request.method, request.url, request.post_data, response.status, await response.text())
         await route.fulfill(response=response)
