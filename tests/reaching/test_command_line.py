@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
-from reach import BIN, Cli, Command, Execute, containers_of, ended, runs_of
+from reach import BIN, Cli, Command, Execute, containers_of, runs_of
 
 from prefect_jobs import Job, JobRun
 
@@ -223,14 +223,8 @@ def test_what_needs_a_server_imports_prefect(file: Path) -> None:
     assert {"prefect", "prefect_jobs"} <= imported("list", cwd=file.parent, expect=1)
 
 
-@pytest.mark.parametrize(("answer", "code", "state"), [("y", 130, "Cancelled"), ("n", 130, "Running")])
-async def test_an_interrupted_watch_asks_whether_to_cancel(
-    answer: str,
-    code: int,
-    state: str,
-    stock_worker: str,
-    unique: str,
-    busybox: str,
+async def test_an_interrupted_watch_asks_whether_to_cancel_and_does_as_it_is_told(
+    stock_worker: str, unique: str, busybox: str
 ) -> None:
     job = Job(
         name=unique,
@@ -240,25 +234,32 @@ async def test_an_interrupted_watch_asks_whether_to_cancel(
         grace_period="1s",
     )
     await job.apply(work_pool=stock_worker)
+
+    assert await interrupted("run", unique, "--watch", answer="n", then="The run goes on") == 130
+    [flow_run] = await runs_of(unique)
+    run = await JobRun(flow_run).refresh()
+    assert (run.state, len(containers_of(run.id))) == ("Running", 1)
+
+    assert await interrupted("watch", run.name, answer="y", then="Cancelling") == 130
+    await run.refresh()
+    assert (run.state, containers_of(run.id)) == ("Cancelled", [])
+
+
+async def interrupted(*words: str, answer: str, then: str) -> int:
+    """Give a command on a terminal, press Ctrl-C at the container's line, and answer its question; its exit code."""
     process, terminal = pty.fork()
     if process == 0:
-        os.execv(BIN / "prefect-jobs", ["prefect-jobs", "run", unique, "--watch"])
+        os.execv(BIN / "prefect-jobs", ["prefect-jobs", *words])
     try:
         await asyncio.to_thread(read_until, terminal, " up\r\n")
         os.write(terminal, b"\x03")
         await asyncio.to_thread(read_until, terminal, "Cancel the run? [y/N]")
         os.write(terminal, f"{answer}\n".encode())
-        await asyncio.to_thread(read_until, terminal, "Cancelling" if answer == "y" else "The run goes on")
+        await asyncio.to_thread(read_until, terminal, then)
         _, status = await asyncio.to_thread(os.waitpid, process, 0)
-        assert os.waitstatus_to_exitcode(status) == code
+        return os.waitstatus_to_exitcode(status)
     finally:
         os.close(terminal)
-    [flow_run] = await runs_of(unique)
-    run = JobRun(flow_run)
-    assert (run.state, len(containers_of(run.id))) == (state, 0 if state == "Cancelled" else 1)
-    if state == "Running":
-        await run.cancel()
-        await ended(run)
 
 
 def read_until(terminal: int, text: str, seconds: float = 60) -> str:
