@@ -221,6 +221,8 @@ class Job(Model):
     """Timeouts; a single duration is that of one attempt."""
     grace_period: Duration = Duration("10s")
     """Time between SIGTERM and SIGKILL when a container is stopped."""
+    keep: Duration | None = None
+    """How long a container that failed is kept for a look; without it, it is removed at once."""
     concurrency: Annotated[Annotated[Limit, Tag(PLAIN)] | Annotated[Concurrency, Tag(MAPPING)], ByKind] | None = None
     """How many runs at once; a number queues those beyond it."""
     schedules: list[Schedule] = []

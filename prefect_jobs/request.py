@@ -103,6 +103,7 @@ def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
         grace_seconds=job.grace_period.seconds,
         start_timeout=limits.start.seconds if limits.start else None,
         attempt_timeout=limits.attempt.seconds if limits.attempt else None,
+        keep_seconds=(job.keep.seconds or None) if job.keep else None,
     )
 
 

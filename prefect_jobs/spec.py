@@ -147,3 +147,5 @@ class ContainerSpec(Model):
     """Seconds in which the container must have started, pull included; None waits on."""
     attempt_timeout: float | None = None
     """Seconds that it may run; None is no limit."""
+    keep_seconds: float | None = None
+    """Seconds that it is kept for a look after it failed; None removes it at once."""

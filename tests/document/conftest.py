@@ -37,6 +37,7 @@ TAKEN = {
     "devices: [/dev/fuse], user: '1000:1000'}}",
     "a pull policy": "{image: x, pull_policy: Never}",
     "a grace period": "{image: x, grace_period: 0.5s}",
+    "a failed container that is kept": "{image: x, keep: 1h}",
     "a short concurrency": "{image: x, concurrency: 2}",
     "a long concurrency": "{image: x, concurrency: {limit: 2, beyond: refuse}}",
     "a concurrency that says nothing": "{image: x, concurrency: null}",

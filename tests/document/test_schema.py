@@ -57,6 +57,7 @@ WRONG: list[tuple[Path, Any]] = [
     ((*A, "retries", "never_on"), ["two"]),
     ((*A, "timeout", "attempt"), -1),
     ((*A, "timeout"), True),
+    ((*A, "keep"), -1),
     ((*A, "shape", "gpu"), 0.5),
     ((*A, "shape", "cpu"), 0),
     ((*A, "shape", "memory"), 1000),

@@ -154,3 +154,8 @@ def test_overriding_a_run_leaves_the_template_as_it_is(make_job: MakeJob, spec_o
     spec_of(job, env={"A": "c"}, args=["b"])
     _shape(job, shape={"cpu": 4})
     assert job.model_dump_json() == before
+
+
+def test_a_failed_container_is_kept_as_long_as_its_job_says(make_job: MakeJob, spec_of: SpecOf) -> None:
+    assert spec_of(make_job(keep="1h")).keep_seconds == 3600
+    assert [spec_of(job).keep_seconds for job in (make_job(), make_job(keep=0))] == [None, None]
