@@ -6,6 +6,7 @@ because Prefect hands a flow only parameters that its signature has. `__getattr_
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
@@ -32,8 +33,8 @@ from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.log import Mask, RunLog, logger_name
 from prefect_jobs.flows.records import record
-from prefect_jobs.flows.retries import Budget
-from prefect_jobs.flows.states import attempt_state, run_state
+from prefect_jobs.flows.retries import Budget, Verdict
+from prefect_jobs.flows.states import run_state
 from prefect_jobs.flows.supervise import Supervision, tidy
 from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.outcome import Outcome
@@ -70,7 +71,8 @@ class Attempts:
         self.budget = budget
         self.ended = 0
         self.taken_up = False
-        self.last: Outcome | None = None
+        self.last: Outcome | None = None  # None, too, where an attempt ended without one.
+        self.next: Verdict | None = None
 
     def numbered(self, number: int) -> Identity:
         """The identity of an attempt."""
@@ -93,17 +95,34 @@ class Attempts:
         await self.engine.discard(self.numbered(history.ended))
         for outcome in history.unreported:
             self.last = outcome
-            if not self.budget.spend(outcome):
+            self.next = self.budget.spend(outcome, outcome.ended)
+            if not self.next.again:
                 return False
         return True
 
-    async def make(self, number: int, task_run_id: UUID) -> Outcome:
-        """Make the attempt of that number after those that ended before, and keep its outcome."""
+    async def run(self, logger: Logger) -> None:
+        """Make attempts, each as a task run of its own, until one succeeds or no retry is left."""
+        while self.next is None or self.next.again:
+            number = self.ended + 1
+            if self.next is not None:
+                logger.info("Attempt %d starts in %.3g s: %s", number, self.next.pause, self.next.words)
+                await asyncio.sleep(self.next.pause)
+            named = attempt.with_options(task_run_name=f"attempt {number}")
+            await cast("Awaitable[State[Any]]", named(self, return_state=True))
+            if self.ended < number or self.last is None:
+                self.last = None
+                return
+            self.next = self.budget.spend(self.last)
+        if self.next.words:
+            logger.info("No further attempt: %s", self.next.words)
+
+    async def make(self, task_run_id: UUID) -> Outcome:
+        """Make the attempt after those that ended before, and keep its outcome."""
         logger = cast("Logger", get_run_logger())
-        identity = self.numbered(self.ended + number)
+        identity = self.numbered(self.ended + 1)
         delivery = Delivery(self.client, logger_name(identity.attempt), identity.run_id, task_run_id)
         mask = Mask(self.secrets.values())
-        log = RunLog(delivery, logger, self.job.logging, mask, taken_up=self.taken_up and number == 1)
+        log = RunLog(delivery, logger, self.job.logging, mask, taken_up=self.taken_up)
 
         async def keep(outcome: Outcome) -> None:
             self.last = outcome
@@ -114,19 +133,22 @@ class Attempts:
             outcome = await supervision.run(lambda: self.budget.seconds_left)
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.1f} s"
         logger.info("Attempt %d ended%s: %s", identity.attempt, took, outcome.summary())
+        self.ended, self.taken_up = identity.attempt, False
         return outcome
 
-    def again(self) -> bool:
-        """Whether another attempt shall follow the last one."""
-        return self.last is not None and self.budget.spend(self.last)
+
+def _never(*_: object) -> bool:
+    return False
 
 
-@task(name="container", cache_policy=NO_CACHE, persist_result=False)
+# Attempts are retried by the run, so that each shows its own end. Prefect's number of retries is not 0, because Prefect
+# then logs an empty traceback for a task that returns a failed state.
+@task(name="container", cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=_never)
 async def attempt(attempts: Attempts) -> State[Any]:
     """One container of a job run."""
     context = TaskRunContext.get()
     assert context is not None
-    return attempt_state(await attempts.make(context.task_run.run_count, context.task_run.id))
+    return run_state(await attempts.make(context.task_run.id))
 
 
 async def _run(parameters: dict[str, Any]) -> State[Any]:
@@ -146,7 +168,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         logger.info("Job %s, version %s, on %s%s", job.name, deployed.version, infrastructure.label, _described(spec))
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
-        budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
+        budget = Budget(job.retry_policy, total_timeout(job, request.overrides), seed=flow_run.id)
         async with infrastructure.engine() as engine, get_client() as client:
             if flow_run.run_count <= 1 and await is_cancelled(client, flow_run.id):
                 return Cancelled(message="cancelled before its container was started")
@@ -160,11 +182,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             attempts = Attempts(client, job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
                 if await attempts.take_up(flow_run, logger):
-                    # A plain function: Prefect takes a bound method for one that always says no.
-                    retried = attempt.with_options(
-                        retry_condition_fn=lambda *_: attempts.again(), **budget.task_options()
-                    )
-                    await cast("Awaitable[State[Any]]", retried(attempts, return_state=True))
+                    await attempts.run(logger)
             except BaseException:
                 # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
                 await tidy(engine.discard(attempts.numbered(attempts.ended + 1)))

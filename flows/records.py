@@ -32,7 +32,8 @@ async def record(outcome: Outcome, job: str, infrastructure: str) -> None:
         for key, value in document.items()
         if value not in (None, "", [])
     ]
-    await acreate_table_artifact(rows, description=f"Attempt {outcome.attempt} of job {job} on {infrastructure}")
+    title = f"Attempt {outcome.attempt} of job {job} on {infrastructure}"
+    await acreate_table_artifact(rows, description=f"{title}: {outcome.summary().partition(chr(10))[0]}")
 
 
 async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:

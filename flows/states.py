@@ -25,12 +25,6 @@ _STATES = {
 
 
 def run_state(outcome: Outcome) -> State[Any]:
-    """The state of the run."""
+    """The state of an attempt, and of the run whose last attempt it was."""
     type_, name = _STATES[outcome.reason]
     return State(type=type_, name=name, message=outcome.text())
-
-
-def attempt_state(outcome: Outcome) -> State[Any]:
-    """The state of the attempt: as the run's, but of type Failed where that is Crashed, which Prefect never retries."""
-    type_, name = _STATES[outcome.reason]
-    return State(type=StateType.FAILED if type_ is StateType.CRASHED else type_, name=name, message=outcome.text())

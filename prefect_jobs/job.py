@@ -81,8 +81,8 @@ EnvironmentName = Annotated[str, AfterValidator(check_environment_name)]
 Environment = dict[EnvironmentName, Argument]
 InfrastructureName = Annotated[str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local"])]
 TimeLimit = Annotated[Duration, AfterValidator(_above_zero)]
-# No more than Prefect takes.
-Delays = Annotated[list[Duration], Field(max_length=50)]
+# Where nobody says how long a delay that grows may become.
+_LONGEST_DELAY = Duration("1d")
 
 
 class Retries(Model):
@@ -92,18 +92,45 @@ class Retries(Model):
     """Retries after the job's own failures: exit codes, out of memory, timeouts."""
     infrastructure: int = Field(default=0, ge=0)
     """Retries after failures of the infrastructure: evicted, preempted, lost, killed, unschedulable."""
-    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Delays, Tag(LIST)], ByKind] = Duration(0)
-    """How long to wait before a retry; a list of up to 50 is the delay of the first, second, … and the last repeats."""
-    jitter: float = Field(default=0.0, ge=0)
-    """Spread of the delay: 0.2 waits up to 20 % longer or shorter."""
+    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[list[Duration], Tag(LIST)], ByKind] = Duration(0)
+    """How long to wait before a retry; a list is the delay of the first, second, … and the last repeats."""
+    backoff: int | float = Field(default=1, ge=1, json_schema_extra={"minimum": 1})
+    """Factor by which the delay grows from retry to retry: 2 waits 10s, 20s, 40s, … where the delay is 10s."""
+    max_delay: TimeLimit | None = None
+    """What a delay that grows does not grow beyond; default: 1d."""
+    jitter: int | float = Field(default=0, ge=0, le=1, json_schema_extra={"minimum": 0, "maximum": 1})
+    """Spread of the delay: 0.2 waits up to 20 % longer or shorter, max_delay included."""
     never_on: list[Annotated[int, Field(ge=1, le=255)]] = []
     """Exit codes that are never retried."""
 
-    @property
-    def delays(self) -> list[float]:
-        """The delays in seconds."""
-        delays = self.delay if isinstance(self.delay, list) else [self.delay]
-        return [delay.seconds for delay in delays]
+    @model_validator(mode="after")
+    def _delay_can_grow(self) -> Retries:
+        refuse("Retries", self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.backoff > 1 and isinstance(self.delay, list):
+            yield ("backoff",), "expected one delay that grows, or a list that says each; keep one", self.backoff
+        elif self.backoff > 1 and self.delay.seconds == 0:  # type: ignore[union-attr]
+            yield ("backoff",), "expected a delay that can grow beside it, such as delay: 10s", self.backoff
+        if self.max_delay is None:
+            return
+        if self.backoff == 1:
+            yield ("max_delay",), "expected a backoff beside it, such as backoff: 2", self.max_delay.source
+        elif isinstance(self.delay, Duration) and self.max_delay.seconds < self.delay.seconds:
+            yield ("max_delay",), f"expected no less than the first delay, {self.delay}", self.max_delay.source
+
+    def delay_before(self, retry: int) -> float:
+        """Seconds before the first (1), second, … retry, whatever the causes of those before it; without jitter."""
+        if isinstance(self.delay, list):
+            return self.delay[min(retry, len(self.delay)) - 1].seconds if self.delay else 0.0
+        delay = self.delay.seconds
+        most = max(delay, (self.max_delay or _LONGEST_DELAY).seconds)
+        for _ in range(retry - 1):
+            if self.backoff == 1 or delay >= most:
+                break
+            delay = min(delay * self.backoff, most)
+        return delay
 
 
 class Timeouts(Model):

@@ -25,6 +25,8 @@ TAKEN = {
     "a short retries": "{image: x, retries: 3}",
     "a long retries": "{image: x, retries: {failures: 2, infrastructure: 5, delay: [10, 1m, 0.5], jitter: 0.2, "
     "never_on: [2]}}",
+    "retries that wait longer and longer": "{image: x, retries: {failures: 5, delay: 10s, backoff: 2, max_delay: 10m, "
+    "jitter: 1}}",
     "retries with one delay": "{image: x, retries: {failures: 1, delay: 1m30s}}",
     "a timeout in seconds": "{image: x, timeout: 90}",
     "a timeout in words": "{image: x, timeout: 1h30m}",

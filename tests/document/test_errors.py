@@ -59,10 +59,35 @@ WRONG = {
     "an attempt of nothing": ("image: x\ntimeout: {attempt: 0s}", "4: jobs.a.timeout.attempt", ["above zero", "'0s'"]),
     "a total of nothing": ("image: x\ntimeout: {total: 0m}", "4: jobs.a.timeout.total", ["above zero", "'0m'"]),
     "a start of nothing": ("image: x\ntimeout: {start: 0.0}", "4: jobs.a.timeout.start", ["above zero", "found 0.0"]),
-    "more delays than prefect takes": (
-        f"image: x\nretries: {{delay: {[1] * 51}}}",
-        "4: jobs.a.retries.delay",
-        ["at most 50 items", "not 51"],
+    "delays that shrink": (
+        "image: x\nretries: {delay: 10s, backoff: 0.5}",
+        "4: jobs.a.retries.backoff",
+        ["greater than or equal to 1", "found 0.5"],
+    ),
+    "a delay that grows from nothing": (
+        "image: x\nretries: {failures: 2, backoff: 2}",
+        "4: jobs.a.retries.backoff",
+        ["a delay that can grow beside it, such as delay: 10s", "found 2"],
+    ),
+    "a list that grows": (
+        "image: x\nretries: {delay: [1s, 2s], backoff: 2}",
+        "4: jobs.a.retries.backoff",
+        ["one delay that grows, or a list that says each", "found 2"],
+    ),
+    "a longest delay that nothing reaches": (
+        "image: x\nretries: {delay: 10s, max_delay: 1m}",
+        "4: jobs.a.retries.max_delay",
+        ["a backoff beside it", "found '1m'"],
+    ),
+    "a longest delay below the first": (
+        "image: x\nretries: {delay: 10s, backoff: 2, max_delay: 5s}",
+        "4: jobs.a.retries.max_delay",
+        ["no less than the first delay, 10s", "found '5s'"],
+    ),
+    "a spread beyond the whole": (
+        "image: x\nretries: {jitter: 1.5}",
+        "4: jobs.a.retries.jitter",
+        ["less than or equal to 1", "found 1.5"],
     ),
     "no cores": ("image: x\nshape: {cpu: 0}", "4: jobs.a.shape.cpu", ["more than 0 CPU cores"]),
     "hardly any memory": ("image: x\nshape: {memory: 512}", "4: jobs.a.shape.memory", ["at least 1Mi", "found 512"]),

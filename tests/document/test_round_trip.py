@@ -107,7 +107,7 @@ jobs:
     assert job.infrastructure == "docker/local"
     assert job.parameters["MODEL_CLASS"].enum == ["svc", "forest", "logreg"]
     assert job.parameters["test_size"].maximum == 0.5
-    assert job.retry_policy.delays == [10.0, 60.0]
+    assert job.retry_policy.delay_before(2) == 60
     assert job.timeouts.total is not None
     assert job.timeouts.total.seconds == 3 * 3600
     assert [mount.target for mount in job.mounts] == ["/scratch"]

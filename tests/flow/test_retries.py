@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
+import pytest
 from hosts import docker
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterTaskRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 from ran import Execute, Ran, ran
 from reach import containers_of, until
+from supervisors import kill, start_supervisor, supervise
 
-from prefect_jobs import Job, JobRun, Reason
+from prefect_jobs import Job, JobRun, Outcome, Reason, Retries
+from prefect_jobs.flows.retries import Budget
 
 Sh = Callable[..., Awaitable[Ran]]
 Deploy = Callable[..., Awaitable[Job]]
+Start = Callable[..., Awaitable[Ran]]
 
 
 async def test_a_failure_is_retried_as_often_as_its_budget_says(sh: Sh) -> None:
@@ -91,3 +107,97 @@ async def test_the_checkpoint_of_one_attempt_is_there_for_the_next(sh: Sh) -> No
     script = 'cat "$JOB_CHECKPOINT_DIR/step" 2>/dev/null && exit 0; echo half > "$JOB_CHECKPOINT_DIR/step"; exit 1'
     done = await sh(script, retries=1)
     assert (done.codes, done.lines) == ([1, 0], ["half"])
+
+
+def _pauses(outcomes: list[Outcome]) -> list[float]:
+    """Seconds between the end of each attempt and the start of the next."""
+    times = [(earlier.ended, later.started) for earlier, later in pairwise(outcomes)]
+    return [(start - end).total_seconds() for end, start in times if start and end]
+
+
+async def test_every_attempt_is_a_task_run_of_its_own_that_says_how_it_ended(deploy: Deploy, start: Start) -> None:
+    script = '[ "$JOB_ATTEMPT" = 3 ] && exit 0; echo no $JOB_ATTEMPT >&2; exit $JOB_ATTEMPT'
+    job = await deploy(command=["sh", "-c", script], retries={"failures": 2, "delay": 0.5, "backoff": 2})
+    done = await start(job)
+    async with get_client() as client:
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[done.run.id]))
+        task_runs = await client.read_task_runs(
+            flow_run_filter=of_run, sort=TaskRunSort.EXPECTED_START_TIME_ASC, limit=200
+        )
+        titles = {
+            run.name: [
+                artifact.description
+                for artifact in await client.read_artifacts(
+                    artifact_filter=ArtifactFilter(task_run_id=ArtifactFilterTaskRunId(any_=[run.id])),
+                    flow_run_filter=of_run,
+                    task_run_filter=TaskRunFilter(),
+                    sort=ArtifactSort.CREATED_DESC,
+                    limit=200,
+                )
+            ]
+            for run in task_runs
+        }
+    states = {run.name: run.state for run in task_runs if run.state is not None}
+    assert {name: (state.type, state.message) for name, state in states.items()} == {
+        "attempt 1": (StateType.FAILED, "exit code 1\nno 1"),
+        "attempt 2": (StateType.FAILED, "exit code 2\nno 2"),
+        "attempt 3": (StateType.COMPLETED, "exit code 0"),
+    }
+    assert titles == {
+        f"attempt {number}": [f"Attempt {number} of job {job.name} on process: exit code {number % 3}"]
+        for number in (1, 2, 3)
+    }
+    assert any("Attempt 3 starts in 1 s: retry 2 of 2 after failures" in line for line in done.told)
+    assert 0.5 <= _pauses(done.run.attempts)[0] < 1 <= _pauses(done.run.attempts)[1] < 6
+    assert not any("NoneType: None" in line for line in done.told)
+
+
+async def test_the_log_says_why_no_attempt_follows(sh: Sh) -> None:
+    assert "No further attempt: 1 of 1 retries after failures are used" in (await sh("exit 1", retries=1)).told
+    done = await sh("exit 2", retries={"failures": 1, "never_on": [2]})
+    assert "No further attempt: exit code 2 is never retried" in done.told
+
+
+async def test_a_run_does_not_wait_for_a_retry_past_its_total_timeout(sh: Sh) -> None:
+    done = await sh("exit 1", retries={"failures": 1, "delay": "1m"}, timeout={"total": 20})
+    assert (done.state.name, done.message) == ("Failed", "exit code 1")
+    assert "No further attempt: a retry after 60 s would begin past the total timeout" in done.told
+
+
+async def test_a_delay_goes_on_where_the_supervisor_that_waited_was_killed(deploy: Deploy) -> None:
+    job = await deploy(command=["sh", "-c", "exit 1"], retries={"failures": 2, "delay": [0, 8]})
+    run: JobRun = await job.run()
+    supervisor = await start_supervisor(run)
+
+    async def waits() -> bool:
+        return any("Attempt 3 starts in" in log.message for log in await run.logs())
+
+    await until(waits, 40, "the second retry's delay")
+    await kill(supervisor)
+    await supervise(run)
+    await run.refresh()
+    assert [outcome.attempt for outcome in run.attempts] == [1, 2, 3]
+    # Not the first retry's delay, and not the second one's from its beginning.
+    waits_told = [log.message for log in await run.logs() if "Attempt 3 starts in" in log.message]
+    first, second = (float(words.split()[4]) for words in waits_told)
+    assert first > 7.5
+    assert second < 7.5
+    assert _pauses(run.attempts)[1] >= 8
+
+
+def test_jitter_spreads_a_delay_evenly_and_as_the_same_run_would_again() -> None:
+    failure = Outcome(reason=Reason.FAILED, exit_code=1)
+    retries = Retries.model_validate({"failures": 1, "delay": "100s", "jitter": 0.2})
+    pauses = [Budget(retries, None, seed=number).spend(failure).pause for number in range(300)]
+    assert 79 <= min(pauses) < 83
+    assert 117 < max(pauses) <= 120
+    again = Budget(retries, None, seed=7).spend(failure).pause
+    assert again == pytest.approx(pauses[7], abs=0.1)
+
+
+def test_an_engine_whose_clock_is_ahead_makes_no_delay_longer() -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    verdict = Budget(Retries.model_validate({"failures": 1, "delay": 5}), None).spend(
+        Outcome(reason=Reason.FAILED, exit_code=1), ahead
+    )
+    assert verdict.pause <= 5
