@@ -27,6 +27,7 @@ from prefect_jobs.blocks.engine import Engine
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError, NotFoundError
+from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.history import close_orphans, is_cancelled, read_history
 from prefect_jobs.flows.insisting import insist
@@ -181,8 +182,12 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             )
             attempts = Attempts(client, job, engine, infrastructure.label, spec, identity, secrets, budget)
             try:
-                if await attempts.take_up(flow_run, logger):
-                    await attempts.run(logger)
+                async with heeding_cancellation(client, flow_run.id) as cancellation:
+                    if await attempts.take_up(flow_run, logger):
+                        await attempts.run(logger)
+                if cancellation.heard:
+                    state = await insist(partial(client.read_flow_run, flow_run.id), "read a run")
+                    return Cancelled(message=cancelled_message(state.state))
             except BaseException:
                 # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
                 await tidy(engine.discard(attempts.numbered(attempts.ended + 1)))
