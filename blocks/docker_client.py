@@ -83,9 +83,11 @@ async def insist(ask: Callable[[], Awaitable[T]], what: str) -> T:
 
 @asynccontextmanager
 async def request(
-    client: aiodocker.Docker, method: str, path: str, **options: Any
+    client: aiodocker.Docker, method: str, path: str, *, session: aiohttp.ClientSession | None = None, **options: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """A raw request of the engine's API, for what the client library has no call for.
+
+    ``session`` is another one than the client's own.
 
     Raises:
         aiodocker.DockerError: the engine answered with an error.
@@ -95,7 +97,7 @@ async def request(
         await client.version()
     url = f"{client.docker_host}/{client.api_version}/{path}"
     timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
-    async with client.session.request(method, url, timeout=timeout, **options) as response:
+    async with (session or client.session).request(method, url, timeout=timeout, **options) as response:
         if response.status >= 400:
             try:
                 message = (await response.json())["message"]

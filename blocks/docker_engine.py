@@ -17,6 +17,7 @@ from prefect_jobs.blocks import docker_logs
 from prefect_jobs.blocks.docker_body import checkpoint_volume, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
+from prefect_jobs.blocks.docker_frames import nanoseconds
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
 from prefect_jobs.errors import InfrastructureError
@@ -261,4 +262,4 @@ async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) 
 def _time(stamp: str) -> datetime | None:
     if stamp.startswith("0001"):
         return None
-    return datetime.fromtimestamp(docker_logs.nanoseconds(stamp.encode()) / 1e9, UTC)
+    return datetime.fromtimestamp(nanoseconds(stamp.encode()) / 1e9, UTC)

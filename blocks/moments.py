@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 class Moments:
@@ -15,9 +15,12 @@ class Moments:
 
     def __init__(self) -> None:
         self._last = 0
+        self._second, self._second_is = 0, datetime.fromtimestamp(0, UTC)
 
     def of(self, nanoseconds: int) -> datetime:
         """The time of the next line, which the engine received so many nanoseconds after 1970."""
-        self._last = max(nanoseconds // 1000, self._last + 1)
-        seconds, microseconds = divmod(self._last, 10**6)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+        self._last = last = max(nanoseconds // 1000, self._last + 1)
+        second, microseconds = divmod(last, 10**6)
+        if second != self._second:
+            self._second, self._second_is = second, datetime.fromtimestamp(second, UTC)
+        return self._second_is + timedelta(0, 0, microseconds)

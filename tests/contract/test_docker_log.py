@@ -15,7 +15,10 @@ from hosts import docker
 from proxy import Proxy, proxy_at
 
 from prefect_jobs.blocks import docker_logs
+from prefect_jobs.blocks.docker_frames import Joining, Message
 from prefect_jobs.blocks.docker_logs import lines
+from prefect_jobs.blocks.docker_place import Place
+from prefect_jobs.blocks.engine import LONGEST_LINE
 
 Start = Callable[..., Awaitable[str]]
 
@@ -49,8 +52,10 @@ async def start(client: aiodocker.Docker, busybox: str) -> AsyncIterator[Start]:
 
 @pytest.mark.parametrize("more", [100, 3000], ids=["the last line is there", "the last line is lost"])
 async def test_a_log_that_was_rotated_while_nobody_listened_is_read_to_its_end(
-    client: aiodocker.Docker, proxy: Proxy, start: Start, more: int
+    client: aiodocker.Docker, proxy: Proxy, start: Start, more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # An engine that rotates a log under its reader jumps in it: it gives messages twice, or falls silent.
+    monkeypatch.setattr(docker_logs, "_SILENCE", 0.5)
     config = {"Type": "json-file", "Config": {"max-size": "20k", "max-file": "3"}}
     script = f"trap 'seq 10001 {10_000 + more}; exit' TERM; seq 3000; echo up; while :; do sleep 0.1; done"
     container = await start(script, LogConfig=config)
@@ -109,12 +114,49 @@ async def test_connections_that_break_now_and_then_do_not_slow_a_log_down(
     assert late < timedelta(seconds=3)
 
 
-async def test_a_line_without_end_takes_no_memory_without_end() -> None:
-    joining, longest = docker_logs._Joining(), 0
-    part = docker_logs._Message("stdout", 1, b"x" * 16_384)
+def test_a_line_without_end_takes_no_memory_without_end() -> None:
+    joining, longest = Joining(), 0
+    part = Message("stdout", 1, b"x" * 16_384)
     given = 0
     for _ in range(60 * 64):
-        given += sum(len(message.text) for message in joining.add(part))
+        given += sum(len(message.text) for message in joining.add([part]))
         longest = max(longest, len(joining._parts["stdout"][0]))
-    assert longest <= docker_logs.LONGEST_LINE
+    assert longest <= LONGEST_LINE
     assert given + sum(len(message.text) for message in joining.rest()) == 60 * 2**20
+
+
+def _messages(*numbers: int, **clock: int) -> list[Message]:
+    """Lines as the engine gives them, each at the second of its number, or at another by its clock."""
+    return [Message("stdout", clock.get(f"of_{n}", n) * 10**9, b"%d\n" % n) for n in numbers]
+
+
+def _read(*connections: list[Message]) -> list[int]:
+    """What a log gives whose connections gave these messages."""
+    place, found = Place(), []
+    for connection in connections:
+        place.start_over()
+        found += [int(message.text) for message in place.new(connection)]
+    return found
+
+
+@pytest.mark.parametrize("again", [(2, 3), (3,), (3, 4)], ids=str)
+def test_lines_that_the_engine_gives_twice_under_a_rotation_come_once(again: tuple[int, ...]) -> None:
+    jumping = _messages(1, 2, 3, *again)
+    assert _read(jumping, _messages(1, 2, 3, 4)) == [1, 2, 3, 4]
+    assert _read(jumping, _messages(3, 4)) == [1, 2, 3, 4]
+    assert _read(jumping, _messages(2, 3), _messages(3, 4, 5)) == [1, 2, 3, 4, 5]
+
+
+def test_lines_that_the_engine_left_out_under_a_rotation_shift_no_other() -> None:
+    whole = _messages(*range(1, 10))
+    assert _read(_messages(1, 2, 6, 7), whole, whole) == [1, 2, 6, 7, 8, 9]
+
+
+def test_a_clock_that_was_set_back_costs_no_line() -> None:
+    connection = _messages(1, 2, 3, 4, 5, of_3=1, of_4=1, of_5=2)
+    assert _read(connection, connection, connection) == [1, 2, 3, 4, 5]
+
+
+def test_parts_of_a_line_are_equal_and_all_count() -> None:
+    place, part = Place(), Message("stdout", 1, b"x" * 16_384)
+    assert len(place.new([part] * 10)) == 10
