@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from prefect_jobs.spec import ContainerSpec, Identity, Places
+from prefect_jobs.spec import SECRETS_FOLDER, ContainerSpec, Identity, Places
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
@@ -25,7 +25,7 @@ def checkpoint_volume(run_id: UUID) -> str:
 
 def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str]) -> dict[str, Any]:
     """A container as the engine's API takes it (Engine API, "Create a container")."""
-    env = {**spec.env, **secrets, **identity.environment, **_PLACES.environment}
+    env = {**spec.env, **spec.secret_environment(secrets), **identity.environment, **_PLACES.environment}
     shape, security = spec.shape, spec.security
     mounts: list[dict[str, Any]] = [
         {
@@ -44,6 +44,8 @@ def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets:
             "VolumeOptions": {"Labels": identity.labels},
         }
     )
+    if spec.secret_files:
+        mounts.append(secrets_mount(identity))
     host: dict[str, Any] = {
         "Mounts": mounts,
         "Privileged": security.privileged,
@@ -82,6 +84,26 @@ def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets:
     if security.user is not None:
         body["User"] = security.user
     return body
+
+
+def secrets_mount(identity: Identity) -> dict[str, Any]:
+    """The folder of an attempt's secrets: memory, which no disk of the engine has and which is gone with the container.
+
+    A volume and no plain tmpfs: its content can be put in from outside (see `prefect_jobs.blocks.docker_secrets`).
+    """
+    return {
+        "Type": "volume",
+        "Source": f"{identity.container_name}-secrets",
+        "Target": SECRETS_FOLDER,
+        "VolumeOptions": {
+            "NoCopy": True,
+            "Labels": identity.labels,
+            "DriverConfig": {
+                "Name": "local",
+                "Options": {"type": "tmpfs", "device": "tmpfs", "o": "size=4m,mode=0755,nosuid,nodev,noexec"},
+            },
+        },
+    }
 
 
 def folders() -> bytes:

@@ -101,7 +101,7 @@ async def request(
         if response.status >= 400:
             try:
                 message = (await response.json())["message"]
-            except (ValueError, KeyError, aiohttp.ContentTypeError):
+            except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):  # HEAD has no body.
                 message = await response.text()
             raise aiodocker.DockerError(response.status, message)
         yield response

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import aiodocker
 
-from prefect_jobs.blocks import docker_logs
-from prefect_jobs.blocks.docker_body import checkpoint_volume, create_body, folders
+from prefect_jobs.blocks import docker_logs, docker_secrets
+from prefect_jobs.blocks.docker_body import create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
 from prefect_jobs.blocks.docker_frames import nanoseconds
@@ -62,7 +62,7 @@ class DockerEngine(Engine):
         async for _ in delays():
             try:
                 container = await self._create(spec, identity, secrets, tell)
-                await self._start(container)
+                await self._start(container, spec, identity, secrets)
                 break
             except AWAY as error:
                 tell(f"The Docker engine does not answer, trying again: {error!r}")
@@ -110,15 +110,24 @@ class DockerEngine(Engine):
                 "not list it: choose another name, or let the block's owner allow it"
             )
 
-    async def _start(self, container: aiodocker.containers.DockerContainer) -> None:
+    async def _start(
+        self,
+        container: aiodocker.containers.DockerContainer,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+    ) -> None:
         """Start the container if it never was: the engine starts what has ended as gladly as what is new."""
         if not _is_new(await container.show()):
             return
         await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
         if not _is_new(await container.show()):
             return
+        files = spec.secret_contents(secrets)
+        assert spec.image is not None
         try:
-            await container.start()
+            async with docker_secrets.in_place(self.client, container, spec.image, identity, files):
+                await container.start()
         except aiodocker.DockerError as error:
             code = (await container.show())["State"]["ExitCode"]
             if code in _NO_COMMAND:  # `wait` reports it.
@@ -168,9 +177,14 @@ class DockerEngine(Engine):
         return {UUID(labels[MINE]): labels.get("prefect-jobs/installation", "") for labels in labelled}
 
     async def release(self, run_id: UUID) -> None:
-        """Remove the run's checkpoint volume."""
+        """Remove the run's volumes: its checkpoint, and the empty ones that its secrets were in."""
+        mine = {"label": [f"{MINE}={run_id}"]}
         with contextlib.suppress(aiodocker.DockerError):
-            await insist(lambda: self._delete_volume(checkpoint_volume(run_id)), "remove a volume")
+            await docker_secrets.remove_holders(self.client, run_id)
+            found = await insist(lambda: self.client.volumes.list(filters=mine), "list volumes")  # type: ignore[no-untyped-call]
+            for volume in found["Volumes"] or []:
+                with contextlib.suppress(aiodocker.DockerError):
+                    await insist(lambda name=volume["Name"]: self._delete_volume(name), "remove a volume")  # type: ignore[misc]
 
     async def _delete_volume(self, name: str) -> None:
         volume = await self.client.volumes.get(name)  # type: ignore[no-untyped-call]

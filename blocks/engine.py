@@ -86,8 +86,9 @@ class Engine(ABC):
     ) -> Container:
         """Start the container of an attempt, or attach to the one that is there already.
 
-        Calling it twice, from two processes, after any crash, never makes two. ``secrets`` are environment variables
-        whose values appear nowhere else.
+        Calling it twice, from two processes, after any crash, never makes two. ``secrets`` are the values of
+        ``spec.secrets``, which appear nowhere else: environment variables, or files that only the container's user may
+        read, which are there when it starts and gone when it has ended.
 
         Raises:
             ImageUnavailable: the image cannot be had; trying again does not help.

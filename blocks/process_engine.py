@@ -87,13 +87,14 @@ class ProcessEngine(Engine):
         env = {
             **self.block.base_environment(),
             **spec.env,
-            **secrets,
+            **spec.secret_environment(secrets, str(folder / shim.SECRETS)),
             **volumes,
             **identity.environment,
             **places.environment,
         }
         argv = [*spec.command, *(spec.args or [])]
-        return {"argv": argv, "cwd": str(work), "env": env, "longest_line": LONGEST_LINE}
+        files = spec.secret_contents(secrets)
+        return {"argv": argv, "cwd": str(work), "env": env, "secrets": files, "longest_line": LONGEST_LINE}
 
     def _copy_workspace(self, work: Path) -> None:
         if self.block.workspace is None:

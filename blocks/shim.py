@@ -9,7 +9,8 @@ Run as a program of its own (``python -I -S shim.py FOLDER``), standard library 
                   a client may send ``T`` (SIGTERM to the process group) or ``K`` (SIGKILL to all below the shim)
     exit.json     how it ended, written when everything else is; the disk has room for it from the start
 
-The command and its environment come on standard input, so that no secret lies on the disk. When the process ends, all
+The command and its environment come on standard input, so that no secret lies on the disk but those that the job wants
+as files: they are in ``secrets`` from just before the process starts until it has ended. When the process ends, all
 that it left running is killed, as a container's processes are. When the shim itself is killed, the kernel kills the
 process too; what that leaves is found by `prefect_jobs.blocks.process_remains`.
 """
@@ -27,9 +28,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+SECRETS = "secrets"
 CHUNK = 1 << 16
 RESERVED = 4096
 PR_SET_PDEATHSIG = 1
@@ -119,6 +121,7 @@ class Shim:
         finally:
             if failure is not None:
                 self.kill_all()
+            remove_secrets(self.request["secrets"])
             write_reserved(
                 "exit.json",
                 {
@@ -156,6 +159,7 @@ class Shim:
 
     def start(self) -> int:
         """Start the process; an exit code other than 0 where that failed, as a shell would report it."""
+        write_secrets(self.request["secrets"])
         try:
             self.process = subprocess.Popen(
                 self.request["argv"],
@@ -370,6 +374,25 @@ def redirect_standard_streams() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
+
+
+def write_secrets(contents: dict[str, str]) -> None:
+    """Write each secret into a file that only this user may read."""
+    if contents:
+        os.mkdir(SECRETS, 0o700)
+    for name, value in contents.items():
+        file = os.open(f"{SECRETS}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(file, "wb") as opened:
+            opened.write(value.encode())
+
+
+def remove_secrets(names: Iterable[str]) -> None:
+    """Remove the files of the secrets; what the process put beside them goes with the attempt's folder."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{SECRETS}/{name}")
+    with contextlib.suppress(OSError):
+        os.rmdir(SECRETS)
 
 
 def write_whole(name: str, content: dict[str, Any]) -> None:

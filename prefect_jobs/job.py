@@ -15,7 +15,16 @@ from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model, Problem, ref
 from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
-from prefect_jobs.spec import RESERVED_ENVIRONMENT, Mount, Places, PullPolicy, Security, Shape
+from prefect_jobs.spec import (
+    RESERVED_ENVIRONMENT,
+    SECRETS_FOLDER,
+    Mount,
+    Places,
+    PullPolicy,
+    Security,
+    Shape,
+    file_variable,
+)
 
 # What a run may override, beside its typed parameters; ``job`` carries the template itself.
 OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure")
@@ -32,6 +41,7 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 INFRASTRUCTURE_NAME = r"(process|docker)(/[a-z0-9]+(-[a-z0-9]+)*)?"
 # Names of what a later release may have.
 _RESERVED_INFRASTRUCTURES = {"kubernetes"}
+SECRET_FILE = rf"^{SECRETS_FOLDER}/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -133,6 +143,15 @@ class Retries(Model):
         return delay
 
 
+class SecretSource(Model):
+    """Where a secret's value comes from, and how the container gets it."""
+
+    block: str
+    """Name of the Prefect Secret block that holds the value."""
+    file: str | None = Field(default=None, pattern=SECRET_FILE, examples=[f"{SECRETS_FOLDER}/tls.key"])
+    """Path of a file below /run/secrets that has the value, instead of an environment variable; NAME_FILE says it."""
+
+
 class Timeouts(Model):
     """How long a run may take. A phase that is not named has no limit."""
 
@@ -230,8 +249,10 @@ class Job(Model):
     """Arguments of the command, or of the image's entrypoint. ``{{ name }}`` as in the command."""
     env: Environment = {}
     """Environment variables. A name with a leading underscore cannot be overridden by a run."""
-    secrets: dict[EnvironmentName, str] = {}
-    """Environment variable: name of the Prefect Secret block that holds its value."""
+    secrets: dict[
+        EnvironmentName, Annotated[Annotated[str, Tag(PLAIN)] | Annotated[SecretSource, Tag(MAPPING)], ByKind]
+    ] = {}
+    """Environment variable: name of the Prefect Secret block that holds its value; or block and file."""
     parameters: dict[str, Parameter] = {}
     """What a run may be asked for: the run form, and environment variables of the container."""
     shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] = Shape()
@@ -285,8 +306,7 @@ class Job(Model):
             for place, word in enumerate(words or []):
                 for name in sorted(typed.references(str(word)) - self.parameters.keys()):
                     yield (key, place), f"{{{{ {name} }}}} names no parameter; the job has: {known}", word
-        for name in self.secrets.keys() & (self.env.keys() | self.parameters.keys()):
-            yield ("secrets", name), "is a secret and also set in env or parameters; keep one", self.secrets[name]
+        yield from self._secret_problems()
         for place, schedule in enumerate(self.schedules):
             where = ("schedules", place, "parameters")
             for name, value in schedule.parameters.items():
@@ -299,6 +319,34 @@ class Job(Model):
             for name, parameter in self.parameters.items():
                 if parameter.required and name not in schedule.parameters:
                     yield (*where, name), "has no default, so the schedule must give it", None
+
+    def _secret_problems(self) -> Iterator[Problem]:
+        """What a secret says against the other variables, files and volumes of the job."""
+        sources = self.secret_sources
+        files: dict[str, str] = {}
+        for name, source in sources.items():
+            found = self.secrets[name]
+            if name in self.env or name in self.parameters:
+                yield ("secrets", name), "is a secret and also set in env or parameters; keep one", found
+            if source.file is None:
+                continue
+            if (variable := file_variable(name)) in self.env.keys() | self.parameters.keys() | self.secrets.keys():
+                words = f"the job also sets {variable}, which says where this file is; choose another name"
+                yield ("secrets", name, "file"), words, source.file
+            if (other := files.setdefault(source.file, name)) != name:
+                yield ("secrets", name, "file"), f"is the file of {other!r}; choose another one", source.file
+            for volume, target in self.volumes.items():
+                if _is_at(posixpath.normpath(target.partition(":")[0]), SECRETS_FOLDER):
+                    words = f"hides {SECRETS_FOLDER}, where {name!r} has its file; choose another path"
+                    yield ("volumes", volume), words, target
+
+    @property
+    def secret_sources(self) -> dict[str, SecretSource]:
+        """The secrets, spelled out."""
+        return {
+            name: secret if isinstance(secret, SecretSource) else SecretSource(block=secret)
+            for name, secret in self.secrets.items()
+        }
 
     @property
     def retry_policy(self) -> Retries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Annotated, Any
 
 from pydantic import Tag, ValidationError
@@ -12,7 +13,7 @@ from prefect_jobs.errors import OverrideError
 from prefect_jobs.job import OVERRIDES, Environment, InfrastructureName, Job, TimeLimit, Timeouts, Words, timeouts
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
 from prefect_jobs.parameters import Value
-from prefect_jobs.spec import ContainerSpec, Shape
+from prefect_jobs.spec import ContainerSpec, Shape, file_variable
 from prefect_jobs.wording import complaint, location
 
 
@@ -70,22 +71,30 @@ class Request(Model):
 
 
 def _check_environment(job: Job, env: dict[str, str | int | float]) -> None:
+    secrets = job.secret_sources
+    files = {file_variable(name): name for name, source in secrets.items() if source.file is not None}
     for name in env:
         if name.startswith("_"):
             raise OverrideError(
                 f"environment variable {name!r}: a leading underscore marks it as internal, so a run of job "
                 f"{job.name!r} cannot set it; set it in the template"
             )
-        if name in job.secrets:
+        if name in secrets:
             raise OverrideError(
                 f"environment variable {name!r} is a secret of job {job.name!r}: a run cannot set it in plain text; "
-                f"change the Prefect Secret block {job.secrets[name]!r}"
+                f"change the Prefect Secret block {secrets[name].block!r}"
+            )
+        if name in files:
+            raise OverrideError(
+                f"environment variable {name!r} is where job {job.name!r} finds the file of its secret "
+                f"{files[name]!r}, and a run cannot set it"
             )
 
 
 def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
     """The container that a run makes of its template; its shape may still be a name (see `shape_name`)."""
     job, overrides = deployed.template, request.overrides
+    sources = job.secret_sources
     limits = _timeouts(job, overrides)
     return ContainerSpec(
         image=deployed.image or job.image,
@@ -96,7 +105,8 @@ def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
             **{name: typed.as_text(value) for name, value in request.parameters.items()},
             **{name: str(value) for name, value in (overrides.env or {}).items()},
         },
-        secrets=job.secrets,
+        secrets={name: source.block for name, source in sources.items()},
+        secret_files={name: posixpath.basename(source.file) for name, source in sources.items() if source.file},
         mounts=job.mounts,
         security=job.security,
         pull_policy=job.pull_policy,

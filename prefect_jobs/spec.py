@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
@@ -124,6 +125,15 @@ class Places(Model):
         return {"JOB_INPUT_DIR": self.input, "JOB_OUTPUT_DIR": self.output, "JOB_CHECKPOINT_DIR": self.checkpoint}
 
 
+# Where a container finds the secrets that come as files, as in Docker's own services.
+SECRETS_FOLDER = "/run/secrets"
+
+
+def file_variable(secret: str) -> str:
+    """The environment variable by which a container finds a secret's file, as images' entrypoints know it."""
+    return f"{secret}_FILE"
+
+
 class ContainerSpec(Model):
     """One container to run. Holds no secret value: ``secrets`` names the Prefect Secret blocks."""
 
@@ -137,6 +147,8 @@ class ContainerSpec(Model):
     """Environment variables that the job and the run set."""
     secrets: dict[str, str] = {}
     """Environment variable: name of a Prefect Secret block."""
+    secret_files: dict[str, str] = {}
+    """Secrets that come as a file and not as a variable: name of the file in the secrets' folder."""
     shape: Shape = Shape()
     mounts: list[Mount] = []
     security: Security = Security()
@@ -149,3 +161,14 @@ class ContainerSpec(Model):
     """Seconds that it may run; None is no limit."""
     keep_seconds: float | None = None
     """Seconds that it is kept for a look after it failed; None removes it at once."""
+
+    def secret_environment(self, values: Mapping[str, str], folder: str = SECRETS_FOLDER) -> dict[str, str]:
+        """The variables of the secrets: a value, or the path of the file that has it, below ``folder``."""
+        files = self.secret_files
+        return {name: value for name, value in values.items() if name not in files} | {
+            file_variable(name): f"{folder}/{file}" for name, file in files.items()
+        }
+
+    def secret_contents(self, values: Mapping[str, str]) -> dict[str, str]:
+        """What the secrets' files hold, by their name in the secrets' folder."""
+        return {file: values[name] for name, file in self.secret_files.items()}

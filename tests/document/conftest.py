@@ -22,6 +22,8 @@ TAKEN = {
     "empty args": "{image: x, args: []}",
     "an environment of all kinds": "{image: x, env: {TEXT: a, INTEGER: 3, FLOAT: 0.50, QUOTED: '1', _INTERNAL: b}}",
     "a secret": "{image: x, secrets: {TOKEN: wandb-key}}",
+    "a secret as a file": "{image: x, secrets: {TOKEN: wandb-key, KEY: {block: tls-key, file: /run/secrets/tls.key}, "
+    "B: {block: b}}}",
     "a short retries": "{image: x, retries: 3}",
     "a long retries": "{image: x, retries: {failures: 2, infrastructure: 5, delay: [10, 1m, 0.5], jitter: 0.2, "
     "never_on: [2]}}",

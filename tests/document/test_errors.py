@@ -59,6 +59,31 @@ WRONG = {
     "an attempt of nothing": ("image: x\ntimeout: {attempt: 0s}", "4: jobs.a.timeout.attempt", ["above zero", "'0s'"]),
     "a total of nothing": ("image: x\ntimeout: {total: 0m}", "4: jobs.a.timeout.total", ["above zero", "'0m'"]),
     "a start of nothing": ("image: x\ntimeout: {start: 0.0}", "4: jobs.a.timeout.start", ["above zero", "found 0.0"]),
+    "a secret's file elsewhere": (
+        "image: x\nsecrets: {KEY: {block: tls-key, file: /etc/tls.key}}",
+        "4: jobs.a.secrets.KEY.file",
+        ["/run/secrets/", "found '/etc/tls.key'"],
+    ),
+    "a secret's file without its block": (
+        "image: x\nsecrets: {KEY: {file: /run/secrets/tls.key}}",
+        "4: jobs.a.secrets.KEY.block",
+        ["is missing"],
+    ),
+    "two secrets in one file": (
+        "image: x\nsecrets: {A: {block: a, file: /run/secrets/a}, B: {block: b, file: /run/secrets/a}}",
+        "4: jobs.a.secrets.B.file",
+        ["is the file of 'A'; choose another one", "found '/run/secrets/a'"],
+    ),
+    "a variable that says where a secret's file is": (
+        "image: x\nenv: {KEY_FILE: /etc}\nsecrets: {KEY: {block: a, file: /run/secrets/a}}",
+        "5: jobs.a.secrets.KEY.file",
+        ["the job also sets KEY_FILE, which says where this file is", "found '/run/secrets/a'"],
+    ),
+    "a volume over the secrets' files": (
+        "image: x\nsecrets: {KEY: {block: a, file: /run/secrets/a}}\nvolumes: {s: /run/secrets}",
+        "5: jobs.a.volumes.s",
+        ["hides /run/secrets, where 'KEY' has its file", "found '/run/secrets'"],
+    ),
     "delays that shrink": (
         "image: x\nretries: {delay: 10s, backoff: 0.5}",
         "4: jobs.a.retries.backoff",

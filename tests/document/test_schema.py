@@ -26,6 +26,7 @@ FULL: dict[str, Any] = {
             "shape": {"cpu": 1},
             "concurrency": {"limit": 1},
             "security": {"privileged": True},
+            "secrets": {"KEY": {"block": "tls-key", "file": "/run/secrets/tls.key"}},
             "logging": {"prefect": True},
             "schedules": [{"interval": "1h", "parameters": {"n": 2}}],
         }
@@ -41,6 +42,7 @@ CLOSED: list[Path] = [
     (*A, "shape"),
     (*A, "concurrency"),
     (*A, "security"),
+    (*A, "secrets", "KEY"),
     (*A, "logging"),
     (*A, "schedules", 0),
 ]
@@ -63,6 +65,8 @@ WRONG: list[tuple[Path, Any]] = [
     ((*A, "shape", "memory"), 1000),
     ((*A, "retries", "backoff"), 0.5),
     ((*A, "retries", "jitter"), 1.5),
+    ((*A, "secrets", "KEY", "file"), "tls.key"),
+    ((*A, "secrets", "KEY", "block"), None),
     ((*A, "retries", "max_delay"), -1),
     ((*A, "concurrency", "limit"), 0),
     ((*A, "concurrency"), {}),

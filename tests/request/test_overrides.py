@@ -49,6 +49,21 @@ def test_a_run_cannot_set_a_secret_in_plain_text(make_job: MakeJob, spec_of: Spe
         spec_of(make_job(secrets={"TOKEN": "wandb"}), env={"TOKEN": "plain"})
 
 
+def test_a_secret_as_a_file_is_named_and_not_held_by_the_specification(make_job: MakeJob, spec_of: SpecOf) -> None:
+    spec = spec_of(make_job(secrets={"TOKEN": "wandb", "KEY": {"block": "tls", "file": "/run/secrets/tls.key"}}))
+    assert spec.secrets == {"TOKEN": "wandb", "KEY": "tls"}
+    assert spec.secret_files == {"KEY": "tls.key"}
+    values = {"TOKEN": "t", "KEY": "k"}
+    assert spec.secret_environment(values) == {"TOKEN": "t", "KEY_FILE": "/run/secrets/tls.key"}
+    assert spec.secret_contents(values) == {"tls.key": "k"}
+
+
+def test_a_run_cannot_say_where_a_secret_has_its_file(make_job: MakeJob, spec_of: SpecOf) -> None:
+    job = make_job(secrets={"KEY": {"block": "tls", "file": "/run/secrets/tls.key"}})
+    with pytest.raises(OverrideError, match=r"'KEY_FILE' is where job 'a' finds the file of its secret 'KEY'"):
+        spec_of(job, env={"KEY_FILE": "/etc/passwd"})
+
+
 @pytest.mark.parametrize("name", sorted(RESERVED_ENVIRONMENT))
 def test_a_run_cannot_set_what_every_container_gets(make_job: MakeJob, name: str) -> None:
     with pytest.raises(OverrideError, match=rf"env\.{name}' of job 'a': .*sets this name itself"):
