@@ -32,7 +32,8 @@ from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.history import close_orphans, is_cancelled, read_history
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
-from prefect_jobs.flows.log import Mask, RunLog, logger_name
+from prefect_jobs.flows.log import RunLog, logger_name
+from prefect_jobs.flows.mask import Mask
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget, Verdict
 from prefect_jobs.flows.states import run_state

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
 from datetime import datetime
 
 from prefect_jobs.blocks.engine import Container, LogLine, Stream
 from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.mask import Mask
 from prefect_jobs.job import Logging
 
 _LEVELS: dict[Stream, int] = {"stdout": logging.INFO, "stderr": logging.WARNING}
@@ -16,8 +16,6 @@ _TAIL_LINES = 10
 _TAIL_WIDTH = 500
 # Prefect's API refuses records of more than 1 MB.
 _LONGEST_LINE = 250_000
-_MASK = "***"
-_SHORTEST_SECRET = 3
 
 
 _LOGGER = "container."
@@ -31,21 +29,6 @@ def logger_name(attempt: int) -> str:
 def is_container_line(logger: str) -> bool:
     """Whether a record of that logger is a line that a container wrote."""
     return logger.startswith(_LOGGER)
-
-
-class Mask:
-    """Hides secret values in whatever is shown."""
-
-    def __init__(self, values: Iterable[str]) -> None:
-        # A value of several lines shows up line by line; the longest goes first, for one may hold another.
-        parts = {part.strip() for value in values for part in (value, *value.splitlines())}
-        self._values = sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        """The text with every secret value masked."""
-        for value in self._values:
-            text = text.replace(value, _MASK)
-        return text
 
 
 class RunLog:
@@ -74,6 +57,7 @@ class RunLog:
         self._latest: datetime | None = None
         self._read: datetime | None = None
         self._lines = 0
+        self._cut: dict[Stream, str] = {"stdout": "", "stderr": ""}
         self._tail: dict[Stream, deque[str]] = {
             "stdout": deque(maxlen=_TAIL_LINES),
             "stderr": deque(maxlen=_TAIL_LINES),
@@ -98,7 +82,10 @@ class RunLog:
         await self._delivery.flush()
 
     async def _log(self, line: LogLine) -> None:
-        text = self._mask(line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}"))
+        written = line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        text = self._mask(written, after=self._cut[line.stream])
+        # The next line may be the rest of this one, which was too long to come whole (see `LONGEST_LINE`).
+        self._cut[line.stream] = written[-self._mask.longest - 1 :] if len(written) > _LONGEST_LINE else ""
         self._tail[line.stream].append(text[:_TAIL_WIDTH])
         if not self._prefect or (level := _LEVELS[line.stream]) < self._level:
             return

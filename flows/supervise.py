@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from prefect_jobs.blocks.engine import Container, Engine, Tell
 from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
-from prefect_jobs.flows.log import Mask, RunLog
+from prefect_jobs.flows.log import RunLog
+from prefect_jobs.flows.mask import Mask
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
 

@@ -11,7 +11,6 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect_jobs import Job
 from prefect_jobs.deployments.runs import JobRun
 from prefect_jobs.flows.delivery import Delivery
-from prefect_jobs.flows.log import Mask
 
 
 @pytest.fixture
@@ -94,8 +93,3 @@ async def test_a_record_that_the_api_refuses_takes_no_other_with_it(
         async with _delivery(client, run).open() as delivery:
             await _put(delivery, run, range(20))
     assert await _delivered(run) == [f"line {number}" for number in range(20) if number != 7]
-
-
-def test_a_secret_of_several_lines_masks_its_lines_and_no_white_space() -> None:
-    mask = Mask(["-----BEGIN KEY-----\n    abcdef\n    \n-----END KEY-----"])
-    assert mask("    indented abcdef") == "    indented ***"
