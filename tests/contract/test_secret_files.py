@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from bench import Bench
+from bench import Bench, first_line
+from hosts import docker
 
 from prefect_jobs.blocks.engine import Container
 from prefect_jobs.blocks.process_container import ProcessContainer
@@ -66,3 +68,17 @@ async def test_what_has_ended_has_its_file_no_more(bench: Bench, command: list[s
     container = await bench.launch(bench.spec(*command, **FILES), secrets={"KEY": VALUE, "TOKEN": ""})
     await bench.end_of(container)
     assert _left_of(container) == []
+
+
+async def test_while_it_runs_nothing_but_its_environment_holds_a_secret_variable(bench: Bench) -> None:
+    value = f"canary-{uuid4()}"
+    spec = bench.sh("echo ${#TOKEN}; sleep 30", secrets={"TOKEN": "token"})
+    container = await bench.launch(spec, secrets={"TOKEN": value})
+    assert await first_line(container) == str(len(value))
+    if isinstance(container, ProcessContainer):
+        files = [path for path in container.folder.parent.rglob("*") if path.is_file()]
+        assert [path for path in files if value.encode() in path.read_bytes()] == []
+    else:
+        found = json.loads(docker("inspect", container.id))[0]  # type: ignore[attr-defined]
+        assert f"TOKEN={value}" in found["Config"].pop("Env")
+        assert value not in json.dumps(found)
