@@ -1,4 +1,4 @@
-"""One connection to a Docker engine, and the one event stream that tells the ends of all its containers."""
+"""One connection to a Docker engine, and the one event stream that tells what becomes of all its containers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import aiodocker
@@ -16,48 +18,84 @@ from prefect_jobs.blocks.docker_client import client_for, delays, is_away, logge
 MINE = "prefect-jobs/run-id"
 
 
+class Watch:
+    """What the engine tells of one container from now on."""
+
+    def __init__(self, container_id: str) -> None:
+        self.container_id = container_id
+        self.may_have_ended = asyncio.Event()
+        """Set whenever the container may have ended; ask the engine whether it has."""
+        self.may_have_ended.set()
+        self.signals: list[int] = []
+        """The signals that were sent to it through the engine, whoever asked for them."""
+        self.engine_left: datetime | None = None
+        """When the engine was last seen to go away."""
+        self.engine_back: datetime | None = None
+        """When it was there again after that."""
+
+
 class Connection:
-    """A client and the one event stream that tells all its containers' ends."""
+    """A client and the one event stream that tells what becomes of all its containers."""
 
     def __init__(self, client: aiodocker.Docker) -> None:
         self.client = client
         self.users = 0
-        self._waiting: set[tuple[str, asyncio.Event]] = set()
+        self._watches: set[Watch] = set()
         self._watcher: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def end_of(self, container_id: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the container may have ended; ask the engine whether it has."""
-        event = asyncio.Event()
-        event.set()
-        self._waiting.add((container_id, event))
+    async def watch(self, container_id: str) -> AsyncIterator[Watch]:
+        """What the engine tells of a container while this goes on."""
+        watch = Watch(container_id)
+        self._watches.add(watch)
         if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.create_task(self._watch(), name="prefect-jobs: Docker events")
+            self._watcher = asyncio.create_task(self._listen(), name="prefect-jobs: Docker events")
         try:
-            yield event
+            yield watch
         finally:
-            self._waiting.discard((container_id, event))
+            self._watches.discard(watch)
 
-    async def _watch(self) -> None:
-        filters = json.dumps({"type": ["container"], "event": ["die", "destroy"], "label": [MINE]})
+    async def _listen(self) -> None:
+        filters = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill"], "label": [MINE]})
         async for _ in delays():
             try:
                 async with request(self.client, "GET", "events", params={"filters": filters}) as response:
                     # Whatever ended while nobody listened is found by asking once.
-                    self._ring()
+                    self._find()
                     async for line in response.content:
-                        self._ring(json.loads(line)["Actor"]["ID"])
+                        self._tell(json.loads(line))
+                self._lose()
             except Exception as error:
                 # Events only wake: whatever one of them holds, those who wait ask the engine, and the stream goes on.
                 if not is_away(error):
                     logger.warning("An event of the Docker engine could not be read: %r", error)
-                self._ring()
+                self._lose()
 
-    def _ring(self, container_id: str | None = None) -> None:
-        """Wake who waits for a container, or everybody."""
-        for waited_for, event in self._waiting:
-            if container_id in (None, waited_for):
-                event.set()
+    def _tell(self, event: dict[str, Any]) -> None:
+        actor = event["Actor"]
+        for watch in self._watches:
+            if watch.container_id != actor["ID"]:
+                continue
+            if event["Action"] == "kill":
+                watch.signals.append(int(actor["Attributes"]["signal"]))
+            else:
+                watch.may_have_ended.set()
+
+    def _lose(self) -> None:
+        for watch in self._watches:
+            if watch.engine_left is None or watch.engine_back is not None:
+                watch.engine_left, watch.engine_back = datetime.now(UTC), None
+        self._wake_all()
+
+    def _find(self) -> None:
+        for watch in self._watches:
+            if watch.engine_left is not None and watch.engine_back is None:
+                watch.engine_back = datetime.now(UTC)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for watch in self._watches:
+            watch.may_have_ended.set()
 
     async def close(self) -> None:
         """Stop listening and let go of the sockets."""

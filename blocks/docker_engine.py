@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,11 +17,12 @@ from prefect_jobs.blocks import docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
-from prefect_jobs.blocks.docker_frames import nanoseconds
+from prefect_jobs.blocks.docker_end import ended, lost, moment
 from prefect_jobs.blocks.docker_images import Images
+from prefect_jobs.blocks.docker_usage import measured
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
 from prefect_jobs.errors import InfrastructureError
-from prefect_jobs.outcome import Outcome, Reason
+from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ class DockerContainer(Container):
         self.id = container_id
         self.identity = identity
         self.handle = connection.client.containers.container(container_id)
+        self._told_to_stop = False
 
     def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The engine's log of the container."""
@@ -206,48 +208,33 @@ class DockerContainer(Container):
 
     async def wait(self) -> Outcome:
         """Wait for the engine's event, then ask it how the container ended."""
-        async with self.connection.end_of(self.id) as may_have_ended:
+        async with (
+            self.connection.watch(self.id) as watch,
+            measured(self.connection.client, self.id) as usage,
+        ):
             while True:
-                await may_have_ended.wait()
-                may_have_ended.clear()
+                await watch.may_have_ended.wait()
+                watch.may_have_ended.clear()
                 try:
                     found = await insist(self.handle.show, "look at a container")
                 except aiodocker.DockerError as error:
                     if error.status != 404:
                         raise
-                    return self._outcome(
-                        Reason.LOST, message="somebody removed the container while it ran; start the run again"
-                    )
+                    return lost(self.identity.attempt)
                 state = found["State"]
                 if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
-                    return self._ended(found)
+                    return ended(self.identity.attempt, found, watch, usage, told_to_stop=self._told_to_stop)
 
-    def _ended(self, found: dict[str, Any]) -> Outcome:
-        state = found["State"]
-        code = int(state["ExitCode"])
-        reason, message = (Reason.SUCCEEDED if code == 0 else Reason.FAILED), str(state.get("Error") or "")
-        if state.get("OOMKilled") and code != 0:
-            limit = found["HostConfig"].get("Memory") or 0
-            reason = Reason.OUT_OF_MEMORY
-            message = (
-                f"the kernel killed it at its limit of {limit / 2**20:.0f} MiB; give the job a shape with more memory"
-                if limit
-                else "the kernel killed it because the machine ran out of memory; give the job a shape with a limit"
-            )
-        return self._outcome(
-            reason,
-            message,
-            code,
-            image=found["Image"],
-            started=_time(state["StartedAt"]),
-            ended=_time(state["FinishedAt"]),
-        )
-
-    def _outcome(self, reason: Reason, message: str = "", code: int | None = None, **times: Any) -> Outcome:
-        return Outcome(reason=reason, attempt=self.identity.attempt, exit_code=code, message=message, **times)
+    async def age(self) -> float:
+        """By the engine's own clock, which may be that of another machine."""
+        state = (await insist(self.handle.show, "look at a container"))["State"]
+        info = await insist(self.connection.client.system.info, "tell its time")
+        begun, now = moment(state["StartedAt"]), moment(info["SystemTime"])
+        return 0.0 if begun is None or now is None else max(0.0, (now - begun).total_seconds())
 
     async def stop(self, grace_seconds: float) -> None:
         """Let the engine stop it; 304 and 404 say that it does not run any more."""
+        self._told_to_stop = True
         with contextlib.suppress(aiodocker.DockerError):
             await insist(lambda: self.handle.stop(t=max(1, round(grace_seconds))), "stop a container")
 
@@ -272,8 +259,3 @@ async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) 
             while _is_new(await container.show()):  # noqa: ASYNC110 - the engine's event may be over by now
                 await asyncio.sleep(0.05)
 
-
-def _time(stamp: str) -> datetime | None:
-    if stamp.startswith("0001"):
-        return None
-    return datetime.fromtimestamp(nanoseconds(stamp.encode()) / 1e9, UTC)

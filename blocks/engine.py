@@ -60,6 +60,10 @@ class Container(ABC):
         """Wait until it has ended and say how. An engine that does not answer is waited for."""
 
     @abstractmethod
+    async def age(self) -> float:
+        """Seconds since it started, by its engine's own clock; 0 where nothing is known of its start."""
+
+    @abstractmethod
     async def stop(self, grace_seconds: float) -> None:
         """Send SIGTERM, then SIGKILL after the grace period; return when it no longer runs."""
 

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import shutil
-import signal
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from prefect_jobs.blocks.engine import Container, LogLine
 from prefect_jobs.blocks.moments import Moments
 from prefect_jobs.blocks.process_remains import kill_remains, started
-from prefect_jobs.outcome import Outcome, Reason
+from prefect_jobs.outcome import Outcome, Reason, signal_words
 from prefect_jobs.spec import Identity
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS.
@@ -71,13 +71,23 @@ class ProcessContainer(Container):
                 f"the shim of the process failed and killed it ({end['failure']}); mend that and start the run again",
             )
         code: int = end["code"]
-        words = [f"ended by signal {_signal_name(end['signal'])}" if end["signal"] else "", _about_lost_lines(end)]
+        reason, words = Reason.of(code), signal_words(code)
+        if end["asked_to_stop"]:
+            words = "it was told to stop"
+        elif end["out_of_memory"]:
+            reason = Reason.OUT_OF_MEMORY
+            words = (
+                "the kernel killed it because the machine, or the group of processes it belongs to, was out of memory "
+                f"(it used up to {end['peak_memory'] / 2**20:.0f} MiB); give it a machine with more, or let it use less"
+            )
         return self._outcome(
-            Reason.SUCCEEDED if code == 0 else Reason.FAILED,
-            "; ".join(filter(None, words)),
+            reason,
+            "; ".join(filter(None, (words, _about_lost_lines(end)))),
             exit_code=code,
             started=datetime.fromtimestamp(end["started"] / 1e9, UTC),
             ended=datetime.fromtimestamp(end["ended"] / 1e9, UTC),
+            cpu_seconds=end["cpu_seconds"],
+            peak_memory=end["peak_memory"],
         )
 
     def _end(self) -> dict[str, Any] | None:
@@ -101,6 +111,11 @@ class ProcessContainer(Container):
 
     def _outcome(self, reason: Reason, message: str, **fields: Any) -> Outcome:
         return Outcome(reason=reason, attempt=self.identity.attempt, message=message, **fields)
+
+    async def age(self) -> float:
+        """By this machine's clock: seconds since the shim wrote down the start."""
+        begun = started(self.folder).get("at")
+        return 0.0 if begun is None else max(0.0, (time.time_ns() - begun) / 1e9)
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop the whole process group; what the shim cannot stop any more is killed without it."""
@@ -227,8 +242,3 @@ def _about_lost_lines(end: dict[str, Any]) -> str:
         return ""
     return f"{end['lost_lines']} lines could not be written to the log, or not whole: the disk was full"
 
-
-def _signal_name(number: int) -> str:
-    with contextlib.suppress(ValueError):
-        return f"{number} ({signal.Signals(number).name})"
-    return str(number)

@@ -22,6 +22,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -99,18 +100,18 @@ class Shim:
 
         If the shim fails, the process does not outlive it, and the reason is written down instead.
         """
-        started, usage, failure = time.time_ns(), None, None
+        started, failure, oom_kills = time.time_ns(), None, count_oom_kills()
         code = -signal.SIGKILL
         try:
             self.listen()
             wake, _ = self.wake_on_signals()
-            start_code = self.start()
+            start_code = self.start(started)
             say("ready")
             redirect_standard_streams()
             if self.process is None:
                 code = start_code
             else:
-                code, usage = self.loop(wake)
+                code = self.loop(wake)
                 self.kill_all()
                 self.drain()
             for stream in self.pending:
@@ -122,16 +123,20 @@ class Shim:
             if failure is not None:
                 self.kill_all()
             remove_secrets(self.request["secrets"])
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             write_reserved(
                 "exit.json",
                 {
                     "code": code if code >= 0 else 128 - code,
                     "signal": -code if code < 0 else None,
                     "asked_to_stop": self.asked_to_stop,
+                    # A shell hands on the signal of its child as an exit code.
+                    "out_of_memory": code in (-signal.SIGKILL, 128 + signal.SIGKILL) and count_oom_kills() > oom_kills,
                     "started": started,
                     "ended": time.time_ns(),
-                    "cpu_seconds": usage.ru_utime + usage.ru_stime if usage else 0.0,
-                    "peak_memory_kib": usage.ru_maxrss if usage else 0,
+                    "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                    # getrusage(2): of the largest process, in KiB; macOS counts bytes.
+                    "peak_memory": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
                     "lost_lines": self.lost_lines,
                     "failure": failure,
                 },
@@ -157,7 +162,7 @@ class Shim:
         self.selector.register(reading, selectors.EVENT_READ, None)
         return reading, writing
 
-    def start(self) -> int:
+    def start(self, now: int) -> int:
         """Start the process; an exit code other than 0 where that failed, as a shell would report it."""
         write_secrets(self.request["secrets"])
         try:
@@ -176,15 +181,16 @@ class Shim:
             self.write("e", f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode())
             return 127 if isinstance(error, FileNotFoundError) else 126
         with contextlib.suppress(OSError):  # It is found by its environment too.
-            write_whole("started.json", {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid)})
+            marks = {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid), "at": now}
+            write_whole("started.json", marks)
         for stream, pipe in (("o", self.process.stdout), ("e", self.process.stderr)):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
             self.selector.register(pipe, selectors.EVENT_READ, lambda file, s=stream: self.read(file, s))
         return 0
 
-    def loop(self, wake: int) -> tuple[int, Any]:
-        """Serve pipes and clients until the process has ended; its exit code (negative: signal) and usage."""
+    def loop(self, wake: int) -> int:
+        """Serve pipes and clients until the process has ended; its exit code (negative: signal)."""
         assert self.process is not None
         while True:
             for key, _ in self.selector.select():
@@ -195,13 +201,13 @@ class Shim:
                     key.data(key.fileobj)
             while True:
                 try:
-                    pid, status, usage = os.wait4(-1, os.WNOHANG)
+                    pid, status = os.waitpid(-1, os.WNOHANG)
                 except ChildProcessError:
                     break
                 if pid == 0:
                     break
                 if pid == self.process.pid:
-                    return os.waitstatus_to_exitcode(status), usage
+                    return os.waitstatus_to_exitcode(status)
 
     def kill_all(self) -> None:
         """Kill the process and all that it started, even where clients have taken every open file."""
@@ -340,6 +346,13 @@ def start_time(pid: int) -> int | None:
 def mark_of(pid: int) -> dict[str, int | None]:
     """What tells a process from a later one of the same number."""
     return {"pid": pid, "start_time": start_time(pid)}
+
+
+def count_oom_kills() -> int:
+    """How many processes the kernel has killed for memory since the machine started (proc(5), vmstat)."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+    return 0
 
 
 def children() -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 
@@ -23,6 +25,13 @@ class Reason(StrEnum):
     KILLED = "killed"
     CANCELLED = "cancelled"
 
+    @classmethod
+    def of(cls, exit_code: int) -> Reason:
+        """What an exit code alone says: SIGKILL and SIGTERM come from outside, every other failure is the job's own."""
+        if exit_code == 0:
+            return cls.SUCCEEDED
+        return cls.KILLED if exit_code in _KILLS else cls.FAILED
+
 
 class Blame(StrEnum):
     """Whose retries an ended attempt counts against."""
@@ -42,6 +51,10 @@ _BLAME = {
     Reason.LOST: Blame.INFRASTRUCTURE,
     Reason.KILLED: Blame.INFRASTRUCTURE,
 }
+
+# A shell's exit code after a signal is this and the signal's number.
+_SIGNALLED = 128
+_KILLS = (_SIGNALLED + signal.SIGKILL, _SIGNALLED + signal.SIGTERM)
 
 # What a shell would report: timeout(1) uses 124, an interrupted program 130, anything else that failed 1.
 _SHELL_CODES = {Reason.SUCCEEDED: 0, Reason.TIMED_OUT: 124, Reason.CANCELLED: 130}
@@ -66,6 +79,12 @@ class Outcome(Model):
     """When the container started."""
     ended: datetime | None = None
     """When it ended."""
+    waited_seconds: float | None = None
+    """Seconds from the begin of the attempt to the start of its container: pull, queueing, creation."""
+    cpu_seconds: float | None = None
+    """Seconds of CPU time that it used, as far as the engine tells."""
+    peak_memory: int | None = None
+    """The most memory that it used, in bytes, as far as the engine tells."""
 
     @property
     def blame(self) -> Blame:
@@ -102,6 +121,34 @@ class Outcome(Model):
             case _:
                 return f"{self.reason}: {self.message}" if self.message else str(self.reason)
 
+    def usage(self) -> str:
+        """What the attempt took, in one line; empty where nothing is known."""
+        parts = (
+            ("waited {:.1f} s", self.waited_seconds),
+            ("ran {:.1f} s", self.seconds),
+            ("used {:.1f} s of CPU", self.cpu_seconds),
+            ("at most {:.0f} MiB of memory", None if self.peak_memory is None else self.peak_memory / 2**20),
+        )
+        return ", ".join(words.format(value) for words, value in parts if value is not None)
+
     def text(self) -> str:
         """The outcome for a state's message: the summary, then the last lines."""
         return "\n".join((self.summary(), *self.tail))
+
+
+def signal_name(number: int) -> str:
+    """A signal as people know it: ``9 (SIGKILL)``."""
+    with suppress(ValueError):
+        return f"{number} ({signal.Signals(number).name})"
+    return str(number)
+
+
+def signal_words(exit_code: int) -> str:
+    """Which signal an exit code stands for, as a shell has it; empty for all others."""
+    number = exit_code - _SIGNALLED
+    if number not in set(signal.Signals):
+        return ""
+    words = f"ended by signal {signal_name(number)}"
+    if exit_code in _KILLS:
+        words += " from outside: somebody, or something on its machine, killed it"
+    return words
