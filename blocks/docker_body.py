@@ -13,6 +13,8 @@ from prefect_jobs.spec import SECRETS_FOLDER, ContainerSpec, Identity, Places
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker
 
+# The label that says for how many seconds a container is kept if it fails.
+KEEP = "prefect-jobs/keep-seconds"
 _PLACES = Places()
 # The engine takes no word for "unlimited" (json-file log driver, options): a petabyte will do.
 _KEEP_EVERY_LINE = {"max-size": "1000t", "max-file": "1", "compress": "false", "mode": "blocking"}
@@ -72,7 +74,7 @@ def create_body(block: Docker, spec: ContainerSpec, identity: Identity, secrets:
     body: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in env.items()],
-        "Labels": identity.labels,
+        "Labels": identity.labels | ({} if spec.keep_seconds is None else {KEEP: str(spec.keep_seconds)}),
         "StopSignal": "SIGTERM",
         "HostConfig": host,
     }

@@ -14,13 +14,13 @@ from uuid import UUID
 import aiodocker
 
 from prefect_jobs.blocks import docker_logs, docker_secrets
-from prefect_jobs.blocks.docker_body import create_body, folders
-from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, unavailable
+from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
+from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
 from prefect_jobs.blocks.docker_end import ended, lost, moment
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.docker_usage import measured
-from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell
+from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
@@ -152,18 +152,26 @@ class DockerEngine(Engine):
     async def containers(self) -> list[Found]:
         """Every container that carries this project's labels."""
         try:
-            found = await self.client.containers.list(all=1, filters=json.dumps({"label": [MINE]}))
+            listed = await self.client.containers.list(all=1, filters=json.dumps({"label": [MINE]}))
+            return [await self._found(container) for container in listed]
         except (*AWAY, aiodocker.DockerError) as error:
             raise unavailable(error) from error
-        return [
-            Found(
-                UUID(container["Labels"][MINE]),
-                int(container["Labels"]["prefect-jobs/attempt"]),
-                container["Labels"]["prefect-jobs/job"],
-                container["State"] == "running",
-            )
-            for container in found
-        ]
+
+    async def _found(self, container: aiodocker.containers.DockerContainer) -> Found:
+        labels, until = container["Labels"], None
+        if (keep := labels.get(KEEP)) and container["State"] == "exited":
+            # A container that somebody removes meanwhile has no end to be told, and nothing to keep.
+            with contextlib.suppress(aiodocker.DockerError):
+                state = (await container.show())["State"]
+                until = kept_until(float(keep), state["ExitCode"], moment(state["FinishedAt"]))
+        return Found(
+            run_id=UUID(labels[MINE]),
+            attempt=int(labels["prefect-jobs/attempt"]),
+            job=labels["prefect-jobs/job"],
+            running=container["State"] == "running",
+            installation=labels.get("prefect-jobs/installation", ""),
+            kept_until=until,
+        )
 
     async def runs(self) -> dict[UUID, str]:
         """Every run of which a container or the checkpoint volume is there."""
@@ -178,7 +186,7 @@ class DockerEngine(Engine):
         return {UUID(labels[MINE]): labels.get("prefect-jobs/installation", "") for labels in labelled}
 
     async def release(self, run_id: UUID) -> None:
-        """Remove the run's volumes: its checkpoint, and the empty ones that its secrets were in."""
+        """Remove the run's volumes: its checkpoint, and the empty ones of its secrets; a kept container's stay."""
         mine = {"label": [f"{MINE}={run_id}"]}
         with contextlib.suppress(aiodocker.DockerError):
             await docker_secrets.remove_holders(self.client, run_id)
@@ -201,6 +209,11 @@ class DockerContainer(Container):
         self.identity = identity
         self.handle = connection.client.containers.container(container_id)
         self._told_to_stop = False
+
+    @property
+    def place(self) -> str:
+        """The container's name."""
+        return f"the container {self.identity.container_name} of the Docker engine"
 
     def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The engine's log of the container."""
@@ -234,9 +247,16 @@ class DockerContainer(Container):
 
     async def stop(self, grace_seconds: float) -> None:
         """Let the engine stop it; 304 and 404 say that it does not run any more."""
-        self._told_to_stop = True
+        before, self._told_to_stop = self._told_to_stop, True
         with contextlib.suppress(aiodocker.DockerError):
-            await insist(lambda: self.handle.stop(t=max(1, round(grace_seconds))), "stop a container")
+            ran = await insist(lambda: self._stop(max(1, round(grace_seconds))), "stop a container")
+            self._told_to_stop = before or ran
+
+    async def _stop(self, seconds: int) -> bool:
+        """Whether it ran until now."""
+        path = f"containers/{self.id}/stop"
+        async with request(self.connection.client, "POST", path, params={"t": str(seconds)}) as response:
+            return response.status != 304
 
     async def remove(self) -> None:
         """Remove the container with its anonymous volumes."""
@@ -258,4 +278,3 @@ async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) 
         async with asyncio.timeout(_CREATOR_SECONDS):
             while _is_new(await container.show()):  # noqa: ASYNC110 - the engine's event may be over by now
                 await asyncio.sleep(0.05)
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -42,10 +42,31 @@ class Found:
     attempt: int
     job: str
     running: bool
+    installation: str
+    """The installation of Prefect that its run belongs to."""
+    kept_until: datetime | None = None
+    """Until when it stays because it failed and its job asked for a look at it; None where it may go with its run."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it must stay for a look."""
+        return self.kept_until is not None and self.kept_until > datetime.now(UTC)
+
+
+def kept_until(keep_seconds: float | None, exit_code: int, ended: datetime | None) -> datetime | None:
+    """Until when a container stays that has ended so; only one that failed is kept."""
+    if not keep_seconds or exit_code == 0 or ended is None:
+        return None
+    return ended + timedelta(seconds=keep_seconds)
 
 
 class Container(ABC):
     """One attempt of a run, on its engine."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where a person finds it, as a sentence's object: a container by its name, a folder by its path."""
 
     @abstractmethod
     def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
@@ -113,4 +134,4 @@ class Engine(ABC):
 
     @abstractmethod
     async def release(self, run_id: UUID) -> None:
-        """Remove what a run leaves beyond its attempts, such as its checkpoint folder."""
+        """Remove what a run leaves beyond its attempts, such as its checkpoint folder; what is kept stays as it is."""

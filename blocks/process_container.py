@@ -34,6 +34,11 @@ class ProcessContainer(Container):
         self.folder = folder
         self.identity = identity
 
+    @property
+    def place(self) -> str:
+        """The attempt's folder."""
+        return f"the folder {self.folder}"
+
     async def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The lines of the shim's log; the shim says when there are more."""
         moments, rest = Moments(), b""
@@ -91,12 +96,7 @@ class ProcessContainer(Container):
         )
 
     def _end(self) -> dict[str, Any] | None:
-        """What the shim wrote down at the end; None where it could not."""
-        try:
-            content: dict[str, Any] = json.loads((self.folder / "exit.json").read_text())
-        except FileNotFoundError:
-            return None
-        return content
+        return end_in(self.folder)
 
     def _without_end(self) -> Outcome:
         if started(self.folder).get("given_up"):
@@ -225,6 +225,15 @@ async def _opened(path: Path) -> AsyncIterator[Any]:
         file.close()
 
 
+def end_in(folder: Path) -> dict[str, Any] | None:
+    """What the shim of an attempt's folder wrote down at the end; None where there is no end, or it could not."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "exit.json").read_text())
+    except FileNotFoundError:
+        return None
+    return content
+
+
 def _is_locked(path: Path) -> bool:
     """Whether a shim holds its lock."""
     try:
@@ -241,4 +250,3 @@ def _about_lost_lines(end: dict[str, Any]) -> str:
     if not end["lost_lines"]:
         return ""
     return f"{end['lost_lines']} lines could not be written to the log, or not whole: the disk was full"
-

@@ -12,13 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect_jobs.blocks import shim
-from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell
-from prefect_jobs.blocks.process_container import ProcessContainer
+from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell, kept_until
+from prefect_jobs.blocks.process_container import ProcessContainer, end_in
 from prefect_jobs.blocks.process_remains import kill_remains
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.spec import ContainerSpec, Identity, Places, PullPolicy
@@ -83,7 +84,9 @@ class ProcessEngine(Engine):
                     path.mkdir(parents=True, exist_ok=True)
                 self._copy_workspace(work)
                 shim.write_whole(str(folders.mark), {"installation": identity.installation})
-                shim.write_whole(str(folder / "identity.json"), {"job": identity.job, "attempt": identity.attempt})
+                mark = {"job": identity.job, "attempt": identity.attempt, "installation": identity.installation}
+                mark |= {"supervisor": identity.supervisor, "keep_seconds": spec.keep_seconds}
+                shim.write_whole(str(folder / "identity.json"), mark)
         env = {
             **self.block.base_environment(),
             **spec.env,
@@ -127,12 +130,8 @@ class ProcessEngine(Engine):
         return await asyncio.to_thread(self._containers)
 
     def _containers(self) -> list[Found]:
-        found = []
-        for identity in sorted((self.block.folder / "runs").glob("*/attempt-*/identity.json")):
-            content = json.loads(identity.read_text())
-            running = not (identity.parent / "exit.json").exists()
-            found.append(Found(UUID(identity.parts[-3]), content["attempt"], content["job"], running))
-        return found
+        folders = sorted((self.block.folder / "runs").glob("*/attempt-*"))
+        return [found for folder in folders if (found := _found(folder)) is not None]
 
     async def runs(self) -> dict[UUID, str]:
         """Every run whose folder is there and marked."""
@@ -150,10 +149,30 @@ class ProcessEngine(Engine):
         await asyncio.to_thread(self._release, RunFolders(self.block.folder, run_id).run)
 
     def _release(self, run: Path) -> None:
-        for attempt in run.glob("attempt-*"):
+        attempts = list(run.glob("attempt-*"))
+        for attempt in attempts:
             if not (attempt / "exit.json").exists():
                 kill_remains(attempt)
-        shutil.rmtree(run, ignore_errors=True)
+        if not any(found.is_kept for attempt in attempts if (found := _found(attempt)) is not None):
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def _found(folder: Path) -> Found | None:
+    """What is in the folder of an attempt; None where it is being made or removed."""
+    try:
+        mark = json.loads((folder / "identity.json").read_text())
+        end = end_in(folder)
+    except (FileNotFoundError, ValueError):
+        return None
+    ended = None if end is None else datetime.fromtimestamp(end["ended"] / 1e9, UTC)
+    return Found(
+        run_id=UUID(folder.parent.name),
+        attempt=mark["attempt"],
+        job=mark["job"],
+        running=end is None,
+        installation=mark["installation"],
+        kept_until=kept_until(mark["keep_seconds"], 0 if end is None else end["code"], ended),
+    )
 
 
 async def _start_shim(folder: Path, request: dict[str, Any]) -> None:

@@ -93,6 +93,7 @@ class Shim:
         self.pending: dict[str, bytes] = {"o": b"", "e": b""}
         self.process: subprocess.Popen[bytes] | None = None
         self.asked_to_stop = False
+        self.started = time.time_ns()
         adopt_orphans()
 
     def run(self) -> None:
@@ -100,12 +101,12 @@ class Shim:
 
         If the shim fails, the process does not outlive it, and the reason is written down instead.
         """
-        started, failure, oom_kills = time.time_ns(), None, count_oom_kills()
+        failure, oom_kills = None, count_oom_kills()
         code = -signal.SIGKILL
         try:
             self.listen()
             wake, _ = self.wake_on_signals()
-            start_code = self.start(started)
+            start_code = self.start()
             say("ready")
             redirect_standard_streams()
             if self.process is None:
@@ -132,7 +133,7 @@ class Shim:
                     "asked_to_stop": self.asked_to_stop,
                     # A shell hands on the signal of its child as an exit code.
                     "out_of_memory": code in (-signal.SIGKILL, 128 + signal.SIGKILL) and count_oom_kills() > oom_kills,
-                    "started": started,
+                    "started": self.started,
                     "ended": time.time_ns(),
                     "cpu_seconds": usage.ru_utime + usage.ru_stime,
                     # getrusage(2): of the largest process, in KiB; macOS counts bytes.
@@ -162,7 +163,7 @@ class Shim:
         self.selector.register(reading, selectors.EVENT_READ, None)
         return reading, writing
 
-    def start(self, now: int) -> int:
+    def start(self) -> int:
         """Start the process; an exit code other than 0 where that failed, as a shell would report it."""
         write_secrets(self.request["secrets"])
         try:
@@ -181,7 +182,7 @@ class Shim:
             self.write("e", f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode())
             return 127 if isinstance(error, FileNotFoundError) else 126
         with contextlib.suppress(OSError):  # It is found by its environment too.
-            marks = {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid), "at": now}
+            marks = {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid), "at": self.started}
             write_whole("started.json", marks)
         for stream, pipe in (("o", self.process.stdout), ("e", self.process.stderr)):
             assert pipe is not None

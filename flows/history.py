@@ -15,14 +15,14 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Crashed
 
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes
 from prefect_jobs.flows.states import run_state
-from prefect_jobs.outcome import Outcome
+from prefect_jobs.outcome import Outcome, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def read_history(client: PrefectClient, run_id: UUID) -> History:
     reported = 0
     for number, outcome in enumerate(attempts, 1):
         end = run_state(outcome)
-        if (end.type, end.name, end.message) in ends:
+        if outcome.reason is Reason.CANCELLED or (end.type, end.name, end.message) in ends:
             reported = number
     return History(attempts, reported)
 
@@ -69,8 +69,14 @@ async def is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     return bool(before) and (before[-1].is_cancelled() or before[-1].is_cancelling())
 
 
-async def close_orphans(client: PrefectClient, run_id: UUID) -> int:
-    """End the task runs that an earlier supervisor of this run left running; how many there were."""
+async def was_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+    """Whether a person has cancelled the run that is going on."""
+    flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+    return flow_run.state is not None and (flow_run.state.is_cancelling() or flow_run.state.is_cancelled())
+
+
+async def close_orphans(client: PrefectClient, run_id: UUID) -> list[TaskRun]:
+    """End the task runs that an earlier supervisor of this run left running, and return them as they were."""
     running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
     orphans = await insist(
         partial(
@@ -85,4 +91,4 @@ async def close_orphans(client: PrefectClient, run_id: UUID) -> int:
     for orphan in orphans:
         state: State[Any] = Crashed(message="its supervisor is gone; another one has taken up the run")
         await insist(partial(client.set_task_run_state, orphan.id, state, force=True), "end a task run")
-    return len(orphans)
+    return orphans

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from prefect_jobs.job import Retries
 from prefect_jobs.outcome import Blame, Outcome
 
+# Prefect takes no more.
+_MOST_DELAYS = 50
 _CAUSES = {Blame.JOB: "failures", Blame.INFRASTRUCTURE: "failures of the infrastructure"}
 
 
@@ -21,27 +23,17 @@ class Verdict:
     """Whether another attempt is made."""
     words: str
     """Which retry it is, or why there is none; empty where nobody would ask."""
-    starts: datetime
-    """When it starts, where another one is made."""
-
-    @property
-    def pause(self) -> float:
-        """Seconds from now until it starts."""
-        return max(0.0, (self.starts - datetime.now(UTC)).total_seconds())
 
 
 class Budget:
-    """What is left of a run's retries, and until when it may use them.
+    """What is left of a run's retries, and until when it may use them."""
 
-    Delays are spread by ``seed``, which is the run's own: whoever takes a run up comes to the same delay.
-    """
-
-    def __init__(self, retries: Retries, total_seconds: float | None, seed: object = "") -> None:
+    def __init__(self, retries: Retries, total_seconds: float | None) -> None:
         self._retries = retries
         self._granted = {Blame.JOB: retries.failures, Blame.INFRASTRUCTURE: retries.infrastructure}
         self._used: Counter[Blame] = Counter()
         self._total_seconds = total_seconds
-        self._seed = seed
+        self._starts = datetime.now(UTC)
         self.count_from(datetime.now(UTC))
 
     def count_from(self, started: datetime) -> None:
@@ -66,18 +58,35 @@ class Budget:
         cause = outcome.blame
         granted, used = self._granted.get(cause, 0), self._used[cause]
         if outcome.exit_code in self._retries.never_on:
-            return Verdict(False, f"exit code {outcome.exit_code} is never retried", ended)
+            return Verdict(False, f"exit code {outcome.exit_code} is never retried")
         if used >= granted:
             words = f"{used} of {granted} retries after {_CAUSES[cause]} are used" if granted else ""
-            return Verdict(False, words, ended)
-        delay = self._delay(self._used.total() + 1)
-        starts = ended + timedelta(seconds=delay)
-        if self._deadline is not None and starts >= self._deadline:
-            return Verdict(False, f"a retry after {delay:.3g} s would begin past the total timeout", starts)
+            return Verdict(False, words)
+        delay = self._retries.delay_before(self._used.total() + 1)
+        self._starts = ended + timedelta(seconds=delay)
+        if self._deadline is not None and self._starts >= self._deadline:
+            return Verdict(False, f"a retry after {delay:.3g} s would begin past the total timeout")
         self._used[cause] += 1
-        return Verdict(True, f"retry {used + 1} of {granted} after {_CAUSES[cause]}", starts)
+        after = f" in about {delay:.3g} s" if delay else ""
+        return Verdict(True, f"retry {used + 1} of {granted} after {_CAUSES[cause]}{after}")
 
-    def _delay(self, retry: int) -> float:
-        """Seconds before the first, second, … retry, spread by the jitter."""
-        spread = random.Random(f"{self._seed} {retry}").uniform(-1, 1) * self._retries.jitter  # noqa: S311 - no secret
-        return self._retries.delay_before(retry) * (1 + spread)
+    @property
+    def pause(self) -> float:
+        """Seconds from now until the retry that was granted last starts, without jitter."""
+        return max(0.0, (self._starts - datetime.now(UTC)).total_seconds())
+
+    def task_options(self) -> dict[str, Any]:
+        """Options of Prefect's task that makes the attempts from now on.
+
+        The number of retries is an upper bound: `spend` decides each time. It is never 0, because Prefect then logs an
+        empty traceback for a task that returns a failed state.
+        """
+        used = self._used.total()
+        most = max(1, sum(self._granted.values()) - used)
+        delays = [self._retries.delay_before(used + retry) for retry in range(1, min(most, _MOST_DELAYS) + 1)]
+        # Prefect repeats the last delay of a list.
+        return {
+            "retries": most,
+            "retry_delay_seconds": delays if any(delays) else None,
+            "retry_jitter_factor": self._retries.jitter or None,
+        }

@@ -28,3 +28,9 @@ def run_state(outcome: Outcome) -> State[Any]:
     """The state of an attempt, and of the run whose last attempt it was."""
     type_, name = _STATES[outcome.reason]
     return State(type=type_, name=name, message=outcome.text())
+
+
+def retriable(state: State[Any]) -> State[Any]:
+    """A state that Prefect may retry: of type Failed where it is Crashed, which Prefect never retries."""
+    type_ = StateType.FAILED if state.type is StateType.CRASHED else state.type
+    return State(type=type_, name=state.name, message=state.message)

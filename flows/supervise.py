@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
 
-from prefect_jobs.blocks.engine import Container, Engine, Tell
+from prefect_jobs.blocks.engine import Container
 from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
 from prefect_jobs.flows.log import RunLog
-from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.plan import Plan
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
 
@@ -23,103 +25,124 @@ _TOTAL = "the total timeout has passed"
 
 
 class Supervision:
-    """What one attempt needs: its container's specification, where its lines go, and where its outcome is kept."""
+    """One attempt of a plan: where its lines go, where its outcome is kept, and who knows whether it was cancelled."""
 
     def __init__(
         self,
-        engine: Engine,
-        spec: ContainerSpec,
+        plan: Plan,
         identity: Identity,
-        secrets: Mapping[str, str],
         log: RunLog,
         logger: logging.LoggerAdapter[logging.Logger],
         keep: Callable[[Outcome], Awaitable[None]],
+        cancelled: Callable[[], Awaitable[bool]],
     ) -> None:
-        self._engine = engine
-        self._spec = spec
+        self._plan = plan
+        self._spec = plan.spec
         self._identity = identity
-        self._secrets = secrets
         self._log = log
         self._logger = logger
         self._keep = keep
-        self._mask = Mask(secrets.values())
+        self._cancelled = cancelled
         self._waiting_for = "the engine to start the container"
 
-    async def run(self, seconds_left: Callable[[], float | None]) -> Outcome:
+    async def run(self, seconds_left: Callable[[], float | None], taken_up: datetime | None = None) -> Outcome:
         """Run the container of the attempt, keep how it ended, remove it, and return the outcome.
 
-        ``seconds_left`` tells what remains of the run's total timeout. The outcome is kept before the container is
-        removed: whenever this process dies, either the container or its outcome is there for the next one. Whatever
-        else ends this call, the container does not outlive it.
+        ``seconds_left`` tells what remains of the run's total timeout; ``taken_up`` is when an earlier supervisor
+        began the attempt. The outcome is kept before the container is removed: whenever this process dies, either the
+        container or its outcome is there for the next one. Whatever else ends this call, the container does not
+        outlive it.
         """
-        left = seconds_left()
-        if left == 0:
-            return await self._kept(Reason.TIMED_OUT, _TOTAL)
-        start_timeout = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, left)
+        begun = taken_up or datetime.now(UTC)
         try:
-            container = await self._launch(start_timeout)
-        except ImageUnavailable as error:
-            return await self._kept(Reason.IMAGE_UNAVAILABLE, str(error))
-        except InfrastructureError as error:
-            return await self._kept(Reason.UNSCHEDULABLE, str(error))
-        except TimeoutError:
-            late = left is not None and start_timeout == left
-            what = _TOTAL if late else f"it had not started after {start_timeout:g} s"
-            return await self._kept(
-                Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
-                f"{what}; the last that was tried: {self._waiting_for}",
-            )
+            launched = await self._launch(seconds_left())
+        except asyncio.CancelledError:
+            await tidy(self._keep_cancelled(None))
+            raise
+        if isinstance(launched, Outcome):
+            await self._keep(launched)
+            return launched
         try:
-            outcome = await self._follow(container, seconds_left())
+            # The earlier supervisor may have started it long ago.
+            age = await launched.age() if taken_up else 0.0
+            outcome = self._whole(await self._follow(launched, age, seconds_left()), begun)
             await self._log.finish()
-            tail = () if outcome.succeeded else self._log.tail()
-            outcome = outcome.model_copy(update={"message": self._mask(outcome.message), "tail": tail})
+            outcome = outcome.model_copy(update={"tail": () if outcome.succeeded else self._log.tail()})
             await self._keep(outcome)
         except BaseException:
             # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
-            await self._stop(container)
+            await self._stop(launched, begun)
+            await tidy(launched.remove(), _REMOVAL_SECONDS)
             raise
-        finally:
-            await tidy(container.remove(), _REMOVAL_SECONDS)
+        if is_kept(self._spec, outcome):
+            self._logger.info("Kept for a look, for %g s from its end: %s", self._spec.keep_seconds, launched.place)
+        else:
+            await tidy(launched.remove(), _REMOVAL_SECONDS)
         return outcome
 
-    async def _kept(self, reason: Reason, message: str) -> Outcome:
-        """Keep the outcome of an attempt that has no container."""
-        outcome = Outcome(reason=reason, attempt=self._identity.attempt, message=self._mask(message))
-        await self._keep(outcome)
-        return outcome
-
-    async def _launch(self, seconds: float | None) -> Container:
-        """Launch the container in time, or leave nothing of it."""
-        tell: Tell = self._tell
+    async def _launch(self, left: float | None) -> Container | Outcome:
+        """The container, launched in time; or an outcome, and nothing is left of it."""
+        if left == 0:
+            return self._without_container(Reason.TIMED_OUT, _TOTAL)
+        seconds = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, left)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._engine.launch(self._spec, self._identity, self._secrets, tell)
-        except EngineUnavailable:
-            raise
-        except BaseException:
-            await tidy(self._engine.discard(self._identity))
-            raise
+            try:
+                async with asyncio.timeout(seconds):
+                    plan = self._plan
+                    return await plan.engine.launch(self._spec, self._identity, plan.secrets, self._tell)
+            except EngineUnavailable:
+                raise
+            except BaseException:
+                await tidy(self._plan.engine.discard(self._identity))
+                raise
+        except ImageUnavailable as error:
+            return self._without_container(Reason.IMAGE_UNAVAILABLE, str(error))
+        except InfrastructureError as error:
+            return self._without_container(Reason.UNSCHEDULABLE, str(error))
+        except TimeoutError:
+            late = left is not None and seconds == left
+            what = _TOTAL if late else f"it had not started after {seconds:g} s"
+            return self._without_container(
+                Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
+                f"{what}; the last that was tried: {self._waiting_for}",
+            )
+
+    def _without_container(self, reason: Reason, message: str) -> Outcome:
+        return Outcome(reason=reason, attempt=self._identity.attempt, message=self._plan.mask(message))
+
+    def _whole(self, outcome: Outcome, begun: datetime) -> Outcome:
+        """An outcome of the engine with what only the supervisor knows, and without secrets."""
+        waited = None if outcome.started is None else max(0.0, (outcome.started - begun).total_seconds())
+        return outcome.model_copy(
+            update={"message": self._plan.mask(outcome.message), "waited_seconds": waited},
+        )
 
     def _tell(self, message: str) -> None:
         self._waiting_for = message
-        self._logger.info("%s", self._mask(message))
+        self._logger.info("%s", self._plan.mask(message))
 
-    async def _follow(self, container: Container, left: float | None) -> Outcome:
-        """Hand on the container's lines until it has ended, stopping it at its timeout or the run's."""
-        seconds = _least(self._spec.attempt_timeout, left)
+    async def _follow(self, container: Container, age: float, left: float | None) -> Outcome:
+        """Hand on the container's lines until it has ended, stopping it at its timeout or the run's.
+
+        ``age`` is for how many seconds it has been running.
+        """
+        limit = self._spec.attempt_timeout
+        seconds = _least(None if limit is None else max(0.0, limit - age), left)
         following = asyncio.create_task(self._log.follow(container), name="prefect-jobs: log of a container")
         try:
             try:
                 async with asyncio.timeout(seconds):
                     outcome = await container.wait()
+                # An earlier supervisor may have stopped it.
+                timed_out = outcome.reason is Reason.KILLED and limit is not None and (outcome.seconds or 0.0) >= limit
             except TimeoutError:
                 await container.stop(self._spec.grace_seconds)
                 outcome = await container.wait()
                 # While the engine was away, the container may have ended by itself and in time.
-                if outcome.seconds is None or seconds is None or outcome.seconds >= seconds:
-                    what = _TOTAL if seconds == left else f"it ran longer than its timeout of {seconds:g} s"
-                    outcome = outcome.model_copy(update={"reason": Reason.TIMED_OUT, "message": what})
+                timed_out = outcome.seconds is None or seconds is None or outcome.seconds >= seconds + age
+            if timed_out:
+                what = _TOTAL if seconds == left else f"it ran longer than its timeout of {limit:g} s"
+                outcome = outcome.model_copy(update={"reason": Reason.TIMED_OUT, "message": what})
             try:
                 await following
             except Exception as error:
@@ -130,15 +153,32 @@ class Supervision:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
-    async def _stop(self, container: Container) -> None:
+    async def _stop(self, container: Container, begun: datetime) -> None:
         """Stop the container and keep its last lines; at the end of this process there is no time to insist."""
         self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
         await tidy(container.stop(self._spec.grace_seconds), self._spec.grace_seconds + _TIDY_SECONDS)
         await tidy(self._last_lines(container))
+        await tidy(self._keep_end(container, begun))
 
     async def _last_lines(self, container: Container) -> None:
         await self._log.follow(container)
         await self._log.finish()
+
+    async def _keep_end(self, container: Container, begun: datetime) -> None:
+        await self._keep_cancelled(self._whole(await container.wait(), begun))
+
+    async def _keep_cancelled(self, ended: Outcome | None) -> None:
+        """Keep that the attempt was cancelled, if a person asked for that; any other end may be taken up again."""
+        if not await self._cancelled():
+            return
+        cancelled: dict[str, Any] = {"reason": Reason.CANCELLED, "message": "", "tail": ()}
+        outcome = ended or Outcome(reason=Reason.CANCELLED, attempt=self._identity.attempt)
+        await self._keep(outcome.model_copy(update=cancelled))
+
+
+def is_kept(spec: ContainerSpec, outcome: Outcome) -> bool:
+    """Whether the container of an attempt that ended so stays for a look."""
+    return bool(spec.keep_seconds and outcome.exit_code and outcome.reason is not Reason.CANCELLED)
 
 
 async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> None:

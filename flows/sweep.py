@@ -72,6 +72,16 @@ async def sweep_all(
     return Sweep(removed, problems)
 
 
+async def discard_expired(client: PrefectClient, engine: Engine, installation: str) -> None:
+    """Remove the containers of an installation that were kept for a look and whose time is over."""
+    for found in await engine.containers():
+        if found.installation != installation or found.kept_until is None or found.is_kept:
+            continue
+        await _discard(engine, found)
+        if await _why_gone(client, found.run_id, Duration(0)) is not None:
+            await engine.release(found.run_id)
+
+
 async def _sweep_engine(
     client: PrefectClient, engine: Engine, reference: str, mine: str, older_than: Duration, dry_run: bool
 ) -> list[Swept]:
@@ -80,16 +90,25 @@ async def _sweep_engine(
         containers.setdefault(found.run_id, []).append(found)
     swept = []
     for run_id, installation in (await engine.runs()).items():
-        if installation != mine or (why := await _why_gone(client, run_id, older_than)) is None:
+        there = containers.get(run_id, [])
+        going = [found for found in there if not found.is_kept]
+        only_kept = bool(there) and not going
+        if installation != mine or only_kept:
             continue
-        swept.append(Swept(reference, run_id, len(containers.get(run_id, [])), why))
+        if (why := await _why_gone(client, run_id, older_than)) is None:
+            continue
+        swept.append(Swept(reference, run_id, len(going), why))
         if dry_run:
             continue
-        for found in containers.get(run_id, []):
-            await engine.discard(Identity(job=found.job, version="", run_id=run_id, run_name="", attempt=found.attempt))
+        for found in going:
+            await _discard(engine, found)
         await engine.release(run_id)
         await _end_cancelling(client, run_id)
     return swept
+
+
+async def _discard(engine: Engine, found: Found) -> None:
+    await engine.discard(Identity(job=found.job, version="", run_id=found.run_id, run_name="", attempt=found.attempt))
 
 
 async def _end_cancelling(client: PrefectClient, run_id: UUID) -> None:

@@ -70,6 +70,8 @@ class Identity(Model):
     count: int = 1
     installation: str = ""
     """The installation of Prefect that the run belongs to."""
+    supervisor: str = ""
+    """The process that launches it: ``host/pid``."""
 
     @property
     def container_name(self) -> str:
@@ -85,6 +87,7 @@ class Identity(Model):
             "prefect-jobs/run-id": str(self.run_id),
             "prefect-jobs/attempt": str(self.attempt),
             "prefect-jobs/installation": self.installation,
+            "prefect-jobs/supervisor": self.supervisor,
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -44,7 +45,8 @@ async def test_another_handle_of_the_run_reads_the_same_attempts(sh: Sh) -> None
 async def test_a_run_says_how_each_attempt_ended(sh: Sh) -> None:
     done = await sh('[ "$JOB_ATTEMPT" = 2 ]', retries=2)
     ended = [line for line in done.told if line.startswith("Attempt ")]
-    assert [line.partition(" after ")[0] for line in ended] == ["Attempt 1 ended", "Attempt 2 ended"]
+    assert [line.partition(" (")[0] for line in ended] == ["Attempt 1 ended", "Attempt 2 ended"]
+    assert re.search(r"\(waited \d+\.\d s, ran \d+\.\d s, used \d+\.\d s of CPU, at most \d+ MiB of memory\)", ended[0])
     assert ended[0].endswith("exit code 1")
     assert ended[1].endswith("exit code 0")
 

@@ -115,18 +115,17 @@ async def test_a_shim_that_does_not_answer_is_killed_with_its_process(
     marks = started(identity)
     os.kill(marks["shim"]["pid"], signal.SIGSTOP)
     await container.remove()
-    for mark in marks.values():
-        await _gone(mark["pid"])
+    for name in ("shim", "process"):
+        await _gone(marks[name]["pid"])
     assert processes_of(identity.run_id) == []
 
 
 async def test_a_shim_that_fails_says_so_and_takes_its_process_along(
     bench: Bench, first: Callable[[str], None], processes_of: Processes
 ) -> None:
-    first("def broken(*_): raise RuntimeError('it broke')\nshim.os.wait4 = broken")
+    first("def broken(*_): raise RuntimeError('it broke')\nshim.Shim.loop = broken")
     identity = bench.identity(uuid4())
     container = await bench.launch(bench.sh("sleep 0.2 & wait $!; while :; do sleep 0.05; done & sleep 60"), identity)
-    os.kill(_shim_of(container), signal.SIGCHLD)
     outcome = (await bench.end_of(container)).outcome
     assert outcome.reason is Reason.LOST
     assert "RuntimeError: it broke" in outcome.message

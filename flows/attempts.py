@@ -1,0 +1,145 @@
+"""The attempts of one run: what an earlier supervisor left is taken up, then one follows the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import TaskRunContext
+
+from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.history import close_orphans, read_history, was_cancelled
+from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.log import RunLog, logger_name
+from prefect_jobs.flows.plan import Plan
+from prefect_jobs.flows.records import record
+from prefect_jobs.flows.retries import Budget
+from prefect_jobs.flows.states import retriable, run_state
+from prefect_jobs.flows.supervise import Supervision, is_kept, tidy
+from prefect_jobs.flows.sweep import discard_expired
+from prefect_jobs.outcome import Outcome
+
+Logger = logging.LoggerAdapter[logging.Logger]
+
+
+class Attempts:
+    """The attempts of one run, and the last one's outcome."""
+
+    def __init__(self, plan: Plan, budget: Budget) -> None:
+        self.plan = plan
+        self.budget = budget
+        self.ended = 0
+        """The number of the last attempt that ended, or 0."""
+        self.last: Outcome | None = None
+        """How the last attempt ended; None, too, where one ended without an outcome."""
+        self._begun: datetime | None = None
+
+    async def run(self, flow_run: FlowRun, logger: Logger) -> None:
+        """Make attempts until one succeeds or no retry is left, and leave nothing behind."""
+        plan = self.plan
+        try:
+            if await self._take_up(flow_run, logger):
+                # A plain function: Prefect takes a bound method for one that always says no.
+                again = attempts_of.with_options(
+                    retry_condition_fn=lambda *_: self._again(logger), **self.budget.task_options()
+                )
+                await cast("Awaitable[State[Any]]", again(self, return_state=True))
+        except BaseException:
+            # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
+            await tidy(plan.engine.discard(plan.numbered(self.ended + 1)))
+            raise
+        finally:
+            await tidy(plan.engine.release(plan.identity.run_id))
+            if plan.spec.keep_seconds:
+                await tidy(discard_expired(plan.client, plan.engine, plan.identity.installation))
+
+    async def _take_up(self, flow_run: FlowRun, logger: Logger) -> bool:
+        """Go on where an earlier supervisor of this run was; whether there is an attempt left to make."""
+        if flow_run.run_count <= 1:
+            return True
+        plan = self.plan
+        history = await read_history(plan.client, plan.identity.run_id)
+        if history.reported == 0 and flow_run.start_time is not None:
+            self.budget.count_from(flow_run.start_time)
+        self.ended = history.ended
+        orphans = await close_orphans(plan.client, plan.identity.run_id)
+        if orphans:
+            logger.info("Taking up the run of a supervisor that is gone: %d task runs closed", len(orphans))
+        self._begun = max((orphan.start_time for orphan in orphans if orphan.start_time), default=datetime.now(UTC))
+        # Its outcome is kept; what the earlier supervisor did not get to remove goes now.
+        if history.attempts and not is_kept(plan.spec, history.attempts[-1]):
+            await plan.engine.discard(plan.numbered(history.ended))
+        for outcome in history.unreported:
+            self.last = outcome
+            if not self._again(logger, outcome.ended):
+                return False
+        if history.unreported:
+            await asyncio.sleep(self.budget.pause)
+        return True
+
+    def _again(self, logger: Logger, ended: datetime | None = None) -> bool:
+        """Whether another attempt follows the last one, which ended just now or at a time; says so in the log."""
+        if self.last is None:
+            return False
+        verdict = self.budget.spend(self.last, ended)
+        if verdict.again:
+            logger.info("Attempt %d follows: %s", self.last.attempt + 1, verdict.words)
+        elif verdict.words:
+            logger.info("No further attempt: %s", verdict.words)
+        return verdict.again
+
+    async def next(self) -> State[Any]:
+        """Make the next attempt, as a task run of its own that says how it ended."""
+        self.last, number = None, self.ended + 1
+        named = attempt.with_options(task_run_name=f"attempt {number}")
+        return await cast("Awaitable[State[Any]]", named(self, return_state=True))
+
+    async def make(self, task_run_id: UUID) -> Outcome:
+        """Make the attempt after those that ended before, and keep its outcome."""
+        plan, logger = self.plan, cast("Logger", get_run_logger())
+        identity = plan.numbered(self.ended + 1)
+        begun, self._begun = self._begun, None
+        delivery = Delivery(plan.client, logger_name(identity.attempt), identity.run_id, task_run_id)
+        log = RunLog(delivery, logger, plan.job.logging, plan.mask, taken_up=begun is not None)
+
+        async def keep(outcome: Outcome) -> None:
+            self.last = outcome
+            await insist(lambda: record(outcome, plan.job.name, plan.infrastructure), "keep an outcome")
+
+        async def cancelled() -> bool:
+            return await was_cancelled(plan.client, identity.run_id)
+
+        async with delivery.open():
+            supervision = Supervision(plan, identity, log, logger, keep, cancelled)
+            outcome = await supervision.run(lambda: self.budget.seconds_left, begun)
+        usage = outcome.usage()
+        logger.info("Attempt %d ended%s: %s", identity.attempt, f" ({usage})" if usage else "", outcome.summary())
+        self.ended = identity.attempt
+        return outcome
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+# Each attempt shows its own end. Prefect's number of retries is not 0, because Prefect then logs an empty traceback for
+# a task that returns a failed state.
+@task(name="attempt", cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=_never)
+async def attempt(attempts: Attempts) -> State[Any]:
+    """One container of a job run."""
+    context = TaskRunContext.get()
+    assert context is not None
+    return run_state(await attempts.make(context.task_run.id))
+
+
+@task(name="attempts", cache_policy=NO_CACHE, persist_result=False)
+async def attempts_of(attempts: Attempts) -> State[Any]:
+    """The attempts of a job run: Prefect runs this task again for each retry."""
+    return retriable(await attempts.next())

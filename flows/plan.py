@@ -1,0 +1,39 @@
+"""What all attempts of one run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from prefect.client.orchestration import PrefectClient
+
+from prefect_jobs.blocks.engine import Engine
+from prefect_jobs.flows.mask import Mask
+from prefect_jobs.job import Job
+from prefect_jobs.spec import ContainerSpec, Identity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it was asked for and checked: what to run, where, and as whom."""
+
+    client: PrefectClient
+    job: Job
+    engine: Engine
+    infrastructure: str
+    """The infrastructure as people name it."""
+    spec: ContainerSpec
+    identity: Identity
+    """Of the run; each attempt has its own number."""
+    secrets: Mapping[str, str]
+    """Environment variable: secret value."""
+
+    def numbered(self, attempt: int) -> Identity:
+        """The identity of an attempt."""
+        return self.identity.model_copy(update={"attempt": attempt})
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Hides the run's secrets."""
+        return Mask(self.secrets.values())
