@@ -78,17 +78,18 @@ class Attempts:
             await plan.engine.discard(plan.numbered(history.ended))
         for outcome in history.unreported:
             self.last = outcome
-            if not self._again(logger, outcome.ended):
+            if not self.budget.spend(outcome, outcome.ended).again:
                 return False
-        if history.unreported:
-            await asyncio.sleep(self.budget.pause)
+        if history.unreported and (pause := self.budget.pause):
+            logger.info("Attempt %d starts in %.3g s", self.ended + 1, pause)
+            await asyncio.sleep(pause)
         return True
 
-    def _again(self, logger: Logger, ended: datetime | None = None) -> bool:
-        """Whether another attempt follows the last one, which ended just now or at a time; says so in the log."""
+    def _again(self, logger: Logger) -> bool:
+        """Whether another attempt follows the last one, which ended just now; says so in the log."""
         if self.last is None:
             return False
-        verdict = self.budget.spend(self.last, ended)
+        verdict = self.budget.spend(self.last)
         if verdict.again:
             logger.info("Attempt %d follows: %s", self.last.attempt + 1, verdict.words)
         elif verdict.words:

@@ -78,11 +78,11 @@ class Budget:
     def task_options(self) -> dict[str, Any]:
         """Options of Prefect's task that makes the attempts from now on.
 
-        The number of retries is an upper bound: `spend` decides each time. It is never 0, because Prefect then logs an
-        empty traceback for a task that returns a failed state.
+        The number of retries is never reached, for `spend` decides each time: Prefect logs an empty traceback for a
+        task that returns a failed state when no retry is left.
         """
         used = self._used.total()
-        most = max(1, sum(self._granted.values()) - used)
+        most = 1 + sum(self._granted.values()) - used
         delays = [self._retries.delay_before(used + retry) for retry in range(1, min(most, _MOST_DELAYS) + 1)]
         # Prefect repeats the last delay of a list.
         return {

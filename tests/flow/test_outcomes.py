@@ -44,7 +44,7 @@ async def test_another_handle_of_the_run_reads_the_same_attempts(sh: Sh) -> None
 
 async def test_a_run_says_how_each_attempt_ended(sh: Sh) -> None:
     done = await sh('[ "$JOB_ATTEMPT" = 2 ]', retries=2)
-    ended = [line for line in done.told if line.startswith("Attempt ")]
+    ended = [line for line in done.told if re.match(r"Attempt \d+ ended", line)]
     assert [line.partition(" (")[0] for line in ended] == ["Attempt 1 ended", "Attempt 2 ended"]
     assert re.search(r"\(waited \d+\.\d s, ran \d+\.\d s, used \d+\.\d s of CPU, at most \d+ MiB of memory\)", ended[0])
     assert ended[0].endswith("exit code 1")
