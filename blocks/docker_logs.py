@@ -60,9 +60,10 @@ async def lines(client: aiodocker.Docker, container_id: str, after: datetime | N
             if not running and (end == place.last or idle >= _ENOUGH):
                 for line in later(joining.rest()):
                     yield line
-                if problem and end != place.last:
+                if end != place.last and (end or problem):
                     raise InfrastructureError(
-                        f"the Docker engine cannot read the container's log to its end: {problem}"
+                        "the Docker engine does not give the container's log to its end, although it was asked again: "
+                        f"{problem or 'its last line is there, and what precedes it is damaged'}"
                     )
                 return
         except AWAY:

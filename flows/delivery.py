@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import LogCreate
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
 from prefect.client.schemas.sorting import LogSort
 
 from prefect_jobs.flows.insisting import insist
@@ -59,9 +59,14 @@ class Delivery:
                 await background
             await self.flush()
 
-    async def latest(self) -> datetime | None:
-        """The time of the latest record that the API holds, or None without one."""
-        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._flow_run_id]))
+    async def latest(self, since: datetime) -> datetime | None:
+        """The time of the latest record that the API holds, or None where it has none of that time or later.
+
+        ``since`` spares the API the records of earlier attempts, which may be many.
+        """
+        chosen = LogFilter(
+            flow_run_id=LogFilterFlowRunId(any_=[self._flow_run_id]), timestamp=LogFilterTimestamp(after_=since)
+        )
         offset = 0
         while True:
             ask = partial(self._client.read_logs, chosen, _PAGE, offset, LogSort.TIMESTAMP_DESC)
@@ -105,7 +110,7 @@ class Delivery:
             self._bytes = 0
 
     async def _send(self, most: int) -> None:
-        if self._unsure and (latest := await self.latest()):
+        if self._unsure and self._batch and (latest := await self.latest(self._batch[0].timestamp)):
             # An answer was lost, not necessarily the records.
             self._batch[:] = [record for record in self._batch if record.timestamp > latest]
         if batch := self._batch[:most]:

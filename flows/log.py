@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from datetime import datetime
+from typing import Protocol
 
 from prefect_jobs.blocks.engine import Container, LogLine, Stream
-from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.console import Console
 from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.terminal import shown
 from prefect_jobs.job import Logging
 
 _LEVELS: dict[Stream, int] = {"stdout": logging.INFO, "stderr": logging.WARNING}
@@ -31,29 +33,42 @@ def is_container_line(logger: str) -> bool:
     return logger.startswith(_LOGGER)
 
 
+class Sink(Protocol):
+    """Where records go; `prefect_jobs.flows.delivery.Delivery` takes them to Prefect's API."""
+
+    async def latest(self, since: datetime) -> datetime | None:
+        """The time of the latest record that is there, if one of that time or later is."""
+
+    async def put(self, level: int, when: datetime, message: str) -> None:
+        """Take a record, of a later time than the one before it; returns when there is room for the next."""
+
+    async def flush(self) -> None:
+        """Return when all records are there."""
+
+
 class RunLog:
     """The lines of one attempt: to Prefect's API up to a bound, to the local log, and the last ones kept.
 
     Where an earlier supervisor may have had the attempt (``taken_up``), its log is read from the start: lines that the
-    API holds already are counted and not delivered again.
+    API holds already are counted and not delivered again. Prefect gets what a terminal would show of a line.
     """
 
     def __init__(
         self,
-        delivery: Delivery,
+        sink: Sink,
         console: logging.LoggerAdapter[logging.Logger],
         settings: Logging,
         mask: Mask,
         *,
         taken_up: bool,
     ) -> None:
-        self._delivery = delivery
-        self._console = console
+        self._sink = sink
+        self._console = Console(console)
         self._mask = mask
         self._prefect = settings.prefect
-        self._taken_up = taken_up
         self._most = settings.max_lines
         self._level = logging.getLevelName(settings.level)
+        self._taking_up = taken_up and settings.prefect
         self._latest: datetime | None = None
         self._read: datetime | None = None
         self._lines = 0
@@ -65,38 +80,56 @@ class RunLog:
 
     async def follow(self, container: Container) -> None:
         """Log the container's lines until its log ends, going on where an earlier call was interrupted."""
-        if self._taken_up and self._read is None and self._prefect:
-            self._latest = await self._delivery.latest()
         async for line in container.logs(self._read):
+            if self._taking_up:
+                # No record of this attempt is earlier than its first line.
+                self._latest = await self._sink.latest(line.timestamp)
+                self._taking_up = False
             self._read = line.timestamp
-            await self._log(line)
+            text = self._keep(line)
+            if (level := self._level_in_prefect(line)) is not None:
+                await self._deliver(level, line.timestamp, self._shown(text))
 
     async def finish(self) -> None:
         """Deliver what is on its way, and say how many lines were left out."""
-        if self._prefect and self._lines > self._most and self._read is not None:
-            await self._delivery.put(
+        self._console.finish()
+        if self._prefect and self._lines > self._most and self._read is not None and self._read != self._latest:
+            await self._sink.put(
                 logging.WARNING,
                 self._read,
                 f"{self._lines - self._most} more lines were left out: logging.max_lines is {self._most}",
             )
-        await self._delivery.flush()
+        await self._sink.flush()
 
-    async def _log(self, line: LogLine) -> None:
+    def _keep(self, line: LogLine) -> str:
+        """Keep a line among the last ones, and say how it reads without secrets."""
+        # No database takes this one character.
         written = line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
         text = self._mask(written, after=self._cut[line.stream])
         # The next line may be the rest of this one, which was too long to come whole (see `LONGEST_LINE`).
         self._cut[line.stream] = written[-self._mask.longest - 1 :] if len(written) > _LONGEST_LINE else ""
-        self._tail[line.stream].append(text[:_TAIL_WIDTH])
-        if not self._prefect or (level := _LEVELS[line.stream]) < self._level:
-            return
+        self._tail[line.stream].append(text if len(text) <= _TAIL_WIDTH else self._shown(text)[:_TAIL_WIDTH])
+        return text
+
+    def _shown(self, text: str) -> str:
+        """What a terminal would show; what moves its cursor may have stood in the middle of a secret."""
+        return text if (plain := shown(text)) == text else self._mask(plain)
+
+    def _level_in_prefect(self, line: LogLine) -> int | None:
+        """Count a line; its level in Prefect where it goes there and is not there already."""
+        level = _LEVELS[line.stream]
+        if not self._prefect or level < self._level:
+            return None
         self._lines += 1
-        if self._lines > self._most:
-            return
+        if self._lines > self._most or (self._latest is not None and line.timestamp <= self._latest):
+            return None
+        return level
+
+    async def _deliver(self, level: int, when: datetime, text: str) -> None:
         if len(text) > _LONGEST_LINE:
             text = f"{text[:_LONGEST_LINE]} … ({len(text) - _LONGEST_LINE} more characters)"
-        if self._latest is None or line.timestamp > self._latest:
-            self._console.log(level, "%s", text, extra={"send_to_api": False})
-            await self._delivery.put(level, line.timestamp, text)
+        self._console.show(level, text)
+        await self._sink.put(level, when, text)
 
     def tail(self) -> tuple[str, ...]:
         """The last lines of stderr, or of stdout where stderr was silent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from prefect_jobs.blocks.docker_frames import Joining, Message
 from prefect_jobs.blocks.docker_logs import lines
 from prefect_jobs.blocks.docker_place import Place
 from prefect_jobs.blocks.engine import LONGEST_LINE
+from prefect_jobs.errors import InfrastructureError
 
 Start = Callable[..., Awaitable[str]]
 
@@ -96,6 +97,53 @@ async def test_a_log_that_was_emptied_ends(client: aiodocker.Docker, proxy: Prox
         path.write_bytes(b"")
         await proxy.open()
         assert [line async for line in following] == []
+
+
+@pytest.mark.parametrize("way", ["cut", "drop"])
+async def test_a_log_goes_on_after_a_silence_in_which_its_connection_was_lost(
+    client: aiodocker.Docker, proxy: Proxy, start: Start, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_logs, "_SILENCE", 0.3)
+    container = await start("trap 'echo down' TERM; echo up; while :; do sleep 0.1; done")
+    following = lines(client, container, None)
+    async with asyncio.timeout(20), aclosing(following):  # type: ignore[type-var]
+        assert (await anext(following)).text == "up"
+        getattr(proxy, way)()
+        next_line = asyncio.ensure_future(anext(following))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(docker, "kill", "--signal", "TERM", container)
+        assert (await next_line).text == "down"
+
+
+async def test_a_silence_costs_no_connection(
+    client: aiodocker.Docker, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_logs, "_SILENCE", 0.1)
+    followed, ask = [], docker_logs._messages
+
+    def messages(*of: Any, **options: str) -> Any:
+        followed.append(options["follow"])
+        return ask(*of, **options)
+
+    monkeypatch.setattr(docker_logs, "_messages", messages)
+    container = await start("echo up; sleep 1; echo down")
+    assert [line.text async for line in lines(client, container, None)] == ["up", "down"]
+    assert followed.count("0") >= 4
+    assert followed.count("1") <= 2  # The end of the container may fall into the last look.
+
+
+async def test_a_log_that_the_engine_cannot_read_to_its_end_is_given_as_far_as_it_goes(
+    client: aiodocker.Docker, start: Start
+) -> None:
+    container = await start("echo one; echo two; echo three")
+    await asyncio.to_thread(docker, "wait", container)
+    path = Path((await asyncio.to_thread(docker, "inspect", "--format", "{{ .LogPath }}", container)).strip())
+    path.write_bytes(path.read_bytes().replace(b'{"log":"two', b'!"log":"two'))
+    following = lines(client, container, None)
+    async with asyncio.timeout(20):
+        assert (await anext(following)).text == "one"
+        with pytest.raises(InfrastructureError, match="does not give the container's log to its end"):
+            await anext(following)
 
 
 async def test_connections_that_break_now_and_then_do_not_slow_a_log_down(

@@ -93,3 +93,27 @@ async def test_a_record_that_the_api_refuses_takes_no_other_with_it(
         async with _delivery(client, run).open() as delivery:
             await _put(delivery, run, range(20))
     assert await _delivered(run) == [f"line {number}" for number in range(20) if number != 7]
+
+
+async def test_the_latest_record_is_found_at_once_among_those_of_earlier_attempts(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = run.flow_run.expected_start_time
+    assert start is not None
+    async with get_client() as client:
+        async with _delivery(client, run).open() as delivery:
+            await _put(delivery, run, range(1000))
+        asked, read_logs = [], client.read_logs
+
+        async def counted(*options: object) -> object:
+            asked.append(options)
+            return await read_logs(*options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(client, "read_logs", counted)
+        second = Delivery(client, "container.2", run.id, run.id)
+        assert await second.latest(start.add(microseconds=1000)) is None
+        await second.put(20, start.add(microseconds=1000), "its first line")
+        await second.flush()
+        assert await second.latest(start.add(microseconds=1000)) == start.add(microseconds=1000)
+        assert await _delivery(client, run).latest(start) == start.add(microseconds=999)
+    assert len(asked) == 3

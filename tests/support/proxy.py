@@ -20,6 +20,7 @@ class Proxy:
         self._path = path
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
+        self._dropped: set[asyncio.Task[None]] = set()
         self.passed = 0
         """How many bytes the engine has sent through it."""
 
@@ -40,6 +41,10 @@ class Proxy:
         for pipe in list(self._pipes):
             pipe.cancel()
 
+    def drop(self) -> None:
+        """Let nothing through the connections there are, and tell nobody; new ones may be made."""
+        self._dropped.update(self._pipes)
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE)
         pipes = [
@@ -57,6 +62,8 @@ class Proxy:
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: bool = False) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 14):
+                if asyncio.current_task() in self._dropped:
+                    continue
                 self.passed += len(data) if count else 0
                 writer.write(data)
                 await writer.drain()
