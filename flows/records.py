@@ -32,8 +32,10 @@ async def record(outcome: Outcome, job: str, infrastructure: str) -> None:
         for key, value in document.items()
         if value not in (None, "", [])
     ]
-    title = f"Attempt {outcome.attempt} of job {job} on {infrastructure}"
-    await acreate_table_artifact(rows, description=f"{title}: {outcome.summary().partition(chr(10))[0]}")
+    # The UI shows some 40 characters of it before one opens it: how it ended comes first.
+    summary = outcome.summary().partition("\n")[0]
+    title = f"Attempt {outcome.attempt}: {summary} (job {job} on {infrastructure})"
+    await acreate_table_artifact(rows, description=title)
 
 
 async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:

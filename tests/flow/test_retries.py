@@ -144,7 +144,7 @@ async def test_every_attempt_is_a_task_run_of_its_own_that_says_how_it_ended(dep
         "attempt 3": (StateType.COMPLETED, "exit code 0"),
     }
     assert titles == {
-        f"attempt {number}": [f"Attempt {number} of job {job.name} on process: exit code {number % 3}"]
+        f"attempt {number}": [f"Attempt {number}: exit code {number % 3} (job {job.name} on process)"]
         for number in (1, 2, 3)
     }
     assert any("Attempt 3 follows: retry 2 of 2 after failures in about 1 s" in line for line in done.told)
