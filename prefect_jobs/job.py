@@ -91,6 +91,8 @@ EnvironmentName = Annotated[str, AfterValidator(check_environment_name)]
 Environment = dict[EnvironmentName, Argument]
 InfrastructureName = Annotated[str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local"])]
 TimeLimit = Annotated[Duration, AfterValidator(_above_zero)]
+# No more than Prefect takes.
+Delays = Annotated[list[Duration], Field(max_length=50)]
 # Where nobody says how long a delay that grows may become.
 _LONGEST_DELAY = Duration("1d")
 
@@ -102,14 +104,14 @@ class Retries(Model):
     """Retries after the job's own failures: exit codes, out of memory, timeouts."""
     infrastructure: int = Field(default=0, ge=0)
     """Retries after failures of the infrastructure: evicted, preempted, lost, killed, unschedulable."""
-    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[list[Duration], Tag(LIST)], ByKind] = Duration(0)
-    """How long to wait before a retry; a list is the delay of the first, second, … and the last repeats."""
+    delay: Annotated[Annotated[Duration, Tag(PLAIN)] | Annotated[Delays, Tag(LIST)], ByKind] = Duration(0)
+    """How long to wait before a retry; a list of up to 50 is the delay of the first, second, … and the last repeats."""
     backoff: int | float = Field(default=1, ge=1, json_schema_extra={"minimum": 1})
     """Factor by which the delay grows from retry to retry: 2 waits 10s, 20s, 40s, … where the delay is 10s."""
     max_delay: TimeLimit | None = None
     """What a delay that grows does not grow beyond; default: 1d."""
     jitter: int | float = Field(default=0, ge=0, le=1, json_schema_extra={"minimum": 0, "maximum": 1})
-    """Spread of the delay: 0.2 waits up to 20 % longer or shorter, max_delay included."""
+    """Spread of the delay: 0.2 waits up to 20 % longer, or as much shorter as keeps the average, which is 18 %."""
     never_on: list[Annotated[int, Field(ge=1, le=255)]] = []
     """Exit codes that are never retried."""
 

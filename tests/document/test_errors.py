@@ -84,6 +84,11 @@ WRONG = {
         "5: jobs.a.volumes.s",
         ["hides /run/secrets, where 'KEY' has its file", "found '/run/secrets'"],
     ),
+    "more delays than prefect takes": (
+        f"image: x\nretries: {{delay: {[1] * 51}}}",
+        "4: jobs.a.retries.delay",
+        ["at most 50 items", "not 51"],
+    ),
     "delays that shrink": (
         "image: x\nretries: {delay: 10s, backoff: 0.5}",
         "4: jobs.a.retries.backoff",

@@ -63,6 +63,7 @@ WRONG: list[tuple[Path, Any]] = [
     ((*A, "shape", "gpu"), 0.5),
     ((*A, "shape", "cpu"), 0),
     ((*A, "shape", "memory"), 1000),
+    ((*A, "retries", "delay"), [1] * 51),
     ((*A, "retries", "backoff"), 0.5),
     ((*A, "retries", "jitter"), 1.5),
     ((*A, "secrets", "KEY", "file"), "tls.key"),

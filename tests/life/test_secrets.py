@@ -145,3 +145,14 @@ async def test_a_secret_that_is_given_in_plain_text_is_refused_before_the_server
         await job.run(env={"TOKEN": canary.value})
     assert not canary.is_in(str(refused.value).encode())
     assert list(_rows(canary)) == []
+
+
+async def test_what_the_engine_says_about_an_end_is_masked_too(canary: Canary, busybox: str, execute: Execute) -> None:
+    # The engine quotes the command that it cannot start; here that is a secret as well.
+    await Secret(value="no-such-program").save(canary.block, overwrite=True)  # type: ignore[misc]
+    keys = {"infrastructure": "docker", "image": busybox, "secrets": {"TOKEN": canary.block}}
+    job = await deployed(f"quoted-{canary.block}", command=["no-such-program"], **keys)
+    done = await ran(execute, await job.run())
+    assert done.codes == [127]
+    assert '"***"' in done.message
+    assert "no-such-program" not in "\n".join([done.message, *done.told])
