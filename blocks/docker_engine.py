@@ -145,9 +145,9 @@ class DockerEngine(Engine):
                 return None
             raise
 
-    async def discard(self, identity: Identity) -> None:
-        """Remove the attempt's container by its name."""
-        await DockerContainer(self.connection, identity.container_name, identity).remove()
+    def container(self, identity: Identity) -> Container:
+        """The attempt's container by its name."""
+        return DockerContainer(self.connection, identity.container_name, identity)
 
     async def containers(self) -> list[Found]:
         """Every container that carries this project's labels."""

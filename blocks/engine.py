@@ -121,8 +121,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def container(self, identity: Identity) -> Container:
+        """The container of an attempt by its identity, whether it is there or not; the engine is not asked."""
+
     async def discard(self, identity: Identity) -> None:
         """Remove whatever there is of an attempt, running or not; for a launch that was given up half-way."""
+        await self.container(identity).remove()
 
     @abstractmethod
     async def containers(self) -> list[Found]:

@@ -120,10 +120,9 @@ class ProcessEngine(Engine):
             if not mount.is_host_folder
         }
 
-    async def discard(self, identity: Identity) -> None:
-        """Kill and remove the attempt's process."""
-        folder = RunFolders(self.block.folder, identity.run_id).attempt(identity.attempt)
-        await ProcessContainer(folder, identity).remove()
+    def container(self, identity: Identity) -> Container:
+        """The attempt's process by its folder."""
+        return ProcessContainer(RunFolders(self.block.folder, identity.run_id).attempt(identity.attempt), identity)
 
     async def containers(self) -> list[Found]:
         """Every attempt whose folder is there."""

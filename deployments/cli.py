@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 from cyclopts import App, Group, Parameter
 
-from prefect_jobs.deployments.printing import print_log, show_rows, state_of
+from prefect_jobs.deployments import terminal
+from prefect_jobs.deployments.printing import print_log, show_rows
 from prefect_jobs.errors import JobError
 from prefect_jobs.names import DEFAULT_WORK_POOL
 
@@ -176,13 +177,13 @@ def run(
     asked = {key: value for key, value in overrides.items() if value is not None}
     started = start_run(job, asked, texts=texts, run_name=name, run_tags=tag)
     print(f"{started.name} ({started.id})")
-    return _watch(started) if watch else None
+    return terminal.watch(started) if watch else None
 
 
 @_command(_RUNS)
 def watch(run: RunName, /) -> int:
     """Show state and log of a run as they come; ends with the exit code of its container."""
-    return _watch(_find(run))
+    return terminal.watch(_find(run))
 
 
 @_command(_RUNS)
@@ -193,10 +194,19 @@ def logs(run: RunName, /) -> None:
 
 
 @_command(_RUNS)
-def cancel(run: RunName, /) -> None:
+def cancel(
+    run: RunName,
+    /,
+    *,
+    wait: Annotated[
+        bool, Parameter(help="Wait until it has ended, and stop its container where no worker does.")
+    ] = True,
+    force: Annotated[
+        bool, Parameter(negative="", help="Stop its container from here, and end it even where none is found.")
+    ] = False,
+) -> int:
     """Cancel a run: its container is stopped, it ends Cancelled."""
-    found = _find(run).cancel()
-    print(f"{found.name}: {found.state}")
+    return terminal.cancel(_find(run), wait=wait, force=force)
 
 
 @_command(_RUNS)
@@ -326,19 +336,3 @@ async def _describe(client: Any, what: str) -> str:
     from prefect_jobs.deployments.listing import describe
 
     return await describe(client, what)
-
-
-def _watch(started: JobRun) -> int:
-    """Follow a run on the terminal; Ctrl-C asks whether the run shall be cancelled."""
-    try:
-        started.watch(on_log=print_log, on_state=lambda flow_run: print(f"[{state_of(flow_run)}]", file=sys.stderr))
-    except KeyboardInterrupt:
-        if not sys.stdin.isatty() or input("\nCancel the run? [y/N] ").strip().lower() != "y":
-            print(f"The run goes on; 'prefect-jobs watch {started.name}' shows it again.", file=sys.stderr)
-            return 130
-        started.cancel()
-        print("Cancelling …", file=sys.stderr)
-        started.wait()
-    if started.exit_code != 0 and started.flow_run.state is not None:
-        print(started.flow_run.state.message or started.state, file=sys.stderr)
-    return started.exit_code

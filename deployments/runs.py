@@ -12,10 +12,10 @@ from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelled, Cancelling
 
 from prefect_jobs.deployments.apply import is_ours, template_of
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.cancelling import ask, see_to_it
 from prefect_jobs.deployments.printing import nothing, print_log, print_state
 from prefect_jobs.deployments.run_form import as_form
 from prefect_jobs.deployments.watch import all_logs, follow, read_run
@@ -27,8 +27,6 @@ from prefect_jobs.job import OVERRIDES
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.parameters import read_texts
 from prefect_jobs.request import Request
-
-_CANCELLED = "cancelled by a person"
 
 
 class JobRun:
@@ -109,17 +107,31 @@ class JobRun:
             return [log async for log in all_logs(client, self.id)]
 
     @both_ways
-    async def cancel(self) -> JobRun:
-        """Ask for it to be cancelled. A run that has started is stopped by its worker, one that has not ends now."""
+    async def cancel(self, how: str = "JobRun.cancel") -> JobRun:
+        """Ask for it to be cancelled. A run that has started is stopped by its worker, one that has not ends now.
+
+        ``how`` is by what means, for the message of its state.
+
+        Raises:
+            NotFoundError: somebody deleted the run.
+        """
         async with get_client() as client:
-            await self._look(client)
-            if self.flow_run.state is None or not self.flow_run.state.is_final():
-                await client.set_flow_run_state(self.id, Cancelling(message=_CANCELLED))
-                await self._look(client)
-                # A flow that has not begun never will from here, and Prefect would leave the run so for minutes.
-                if self.state == "Cancelling" and self.flow_run.run_count == 0:
-                    await client.set_flow_run_state(self.id, Cancelled(message=_CANCELLED), force=True)
+            await ask(client, self.flow_run, how)
             return await self._look(client)
+
+    @both_ways
+    async def end(self, tell: Callable[[str], None] = nothing, *, force: bool = False) -> JobRun:
+        """Wait until a cancelled run has ended; where no worker stops its container in time, do it from here.
+
+        ``tell`` gets what is being waited for. With ``force`` nobody is waited for, and the run ends Cancelled even
+        where its container cannot be found from here.
+
+        Raises:
+            NotFoundError: somebody deleted the run.
+        """
+        async with get_client() as client:
+            await see_to_it(client, self.flow_run, tell, force=force)
+            return await insist(lambda: self._look(client), "read a run's end")
 
     async def _look(self, client: PrefectClient) -> JobRun:
         self.flow_run = await read_run(client, self.id)

@@ -28,7 +28,7 @@ from prefect_jobs.flows.insisting import insist
 # A worker that lives has told the flow's process to end by then.
 _WORKER_SECONDS = 3.0
 # How soon a stream of events that broke is opened again, and how long the API is believed without an event.
-_PAUSE, _LONGEST_SILENCE = 5.0, 60.0
+_PAUSE, _LONGEST_SILENCE = 5.0, 30.0
 _REPORT_SECONDS = 10.0
 NOTHING_LEFT = "no container of it is left"
 _EVENTS = ["prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"]
@@ -60,6 +60,8 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIter
     heeding = asyncio.create_task(heed(), name="prefect-jobs: cancellation")
     try:
         yield cancellation
+        if cancellation.heard:
+            await asyncio.sleep(0)  # The block was just done; the cancellation arrives here.
     except asyncio.CancelledError:
         if not cancellation.heard:
             with contextlib.suppress(Exception):

@@ -7,7 +7,6 @@ because Prefect hands a flow only parameters that its signature has. `__getattr_
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import socket
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ from functools import cache, partial
 from typing import Any, cast
 
 from prefect import Flow, get_run_logger
-from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -23,7 +21,7 @@ from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
-from prefect_jobs.errors import JobError, NotFoundError
+from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
 from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
 from prefect_jobs.flows.history import is_cancelled
@@ -31,8 +29,9 @@ from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.retries import Budget
+from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import run_state
-from prefect_jobs.job import OVERRIDES, Job
+from prefect_jobs.job import OVERRIDES
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
 from prefect_jobs.spec import ContainerSpec, Identity
 
@@ -52,7 +51,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         chosen = shape(job, request.overrides, infrastructure.shapes, infrastructure.label)
         spec = container_spec(deployed, request).model_copy(update={"shape": chosen})
         infrastructure.check(spec, job.name)
-        secrets = {name: await _secret(job, name, block) for name, block in spec.secrets.items()}
+        secrets = {name: await read_secret(job, name, block) for name, block in spec.secrets.items()}
         logger.info("Job %s, version %s, on %s%s", job.name, deployed.version, infrastructure.label, _described(spec))
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
@@ -83,18 +82,6 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
 
 def _described(spec: ContainerSpec) -> str:
     return "" if spec.image is None else f", image {spec.image}"
-
-
-async def _secret(job: Job, name: str, block: str) -> str:
-    try:
-        secret = cast("Secret[Any]", await insist(partial(Secret.aload, block), "read a secret"))
-        value = secret.get()
-        return value if isinstance(value, str) else json.dumps(value)
-    except ValueError as error:
-        raise NotFoundError(
-            f"job {job.name!r} takes {name} from the Prefect Secret block {block!r}, which does not exist: make it in "
-            "the Prefect UI (Blocks, Secret)"
-        ) from error
 
 
 @cache

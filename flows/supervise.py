@@ -13,6 +13,7 @@ from prefect_jobs.blocks.engine import Container
 from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
 from prefect_jobs.flows.log import RunLog
 from prefect_jobs.flows.plan import Plan
+from prefect_jobs.flows.successor import leave_successor
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
 
@@ -156,7 +157,9 @@ class Supervision:
     async def _stop(self, container: Container, begun: datetime) -> None:
         """Stop the container and keep its last lines; at the end of this process there is no time to insist."""
         self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
-        await tidy(container.stop(self._spec.grace_seconds), self._spec.grace_seconds + _TIDY_SECONDS)
+        leave_successor(self._identity.run_id, self._spec.grace_seconds)
+        grace = self._spec.grace_seconds
+        await tidy(persistently(container.stop, grace), grace + _TIDY_SECONDS)
         await tidy(self._last_lines(container))
         await tidy(self._keep_end(container, begun))
 
@@ -186,6 +189,18 @@ async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await removal
+
+
+async def persistently(stop: Callable[[float], Awaitable[None]], seconds: float) -> None:
+    """Stop something within a time that whoever is told to end once more does not shorten."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        try:
+            return await stop(max(0.0, deadline - loop.time()))
+        except asyncio.CancelledError:
+            if loop.time() >= deadline:
+                raise
 
 
 def _least(*limits: float | None) -> float | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -19,9 +15,9 @@ import jsonschema
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
-from reach import BIN, Cli, Command, Execute, containers_of, runs_of
+from reach import BIN, Cli, Command, Execute, runs_of
 
-from prefect_jobs import Job, JobRun
+from prefect_jobs import Job
 
 AWAY = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
 DOCUMENT = """\
@@ -221,55 +217,3 @@ def test_what_needs_no_server_answers_without_importing_prefect(words: list[str]
 
 def test_what_needs_a_server_imports_prefect(file: Path) -> None:
     assert {"prefect", "prefect_jobs"} <= imported("list", cwd=file.parent, expect=1)
-
-
-async def test_an_interrupted_watch_asks_whether_to_cancel_and_does_as_it_is_told(
-    stock_worker: str, unique: str, busybox: str
-) -> None:
-    job = Job(
-        name=unique,
-        infrastructure="docker",
-        image=busybox,
-        command=["sh", "-c", "echo up; sleep 300"],
-        grace_period="1s",
-    )
-    await job.apply(work_pool=stock_worker)
-
-    assert await interrupted("run", unique, "--watch", answer="n", then="The run goes on") == 130
-    [flow_run] = await runs_of(unique)
-    run = await JobRun(flow_run).refresh()
-    assert (run.state, len(containers_of(run.id))) == ("Running", 1)
-
-    assert await interrupted("watch", run.name, answer="y", then="Cancelling") == 130
-    await run.refresh()
-    assert (run.state, containers_of(run.id)) == ("Cancelled", [])
-
-
-async def interrupted(*words: str, answer: str, then: str) -> int:
-    """Give a command on a terminal, press Ctrl-C at the container's line, and answer its question; its exit code."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execv(BIN / "prefect-jobs", ["prefect-jobs", *words])
-    try:
-        await asyncio.to_thread(read_until, terminal, " up\r\n")
-        os.write(terminal, b"\x03")
-        await asyncio.to_thread(read_until, terminal, "Cancel the run? [y/N]")
-        os.write(terminal, f"{answer}\n".encode())
-        await asyncio.to_thread(read_until, terminal, then)
-        _, status = await asyncio.to_thread(os.waitpid, process, 0)
-        return os.waitstatus_to_exitcode(status)
-    finally:
-        os.close(terminal)
-
-
-def read_until(terminal: int, text: str, seconds: float = 60) -> str:
-    """What a terminal shows, until it shows a text."""
-    shown, deadline = "", time.monotonic() + seconds
-    while text not in shown:
-        ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
-        assert ready, f"{text!r} was not shown:\n{shown}"
-        try:
-            shown += os.read(terminal, 4096).decode(errors="replace")
-        except OSError:
-            raise AssertionError(f"the program ended without {text!r}:\n{shown}") from None
-    return shown

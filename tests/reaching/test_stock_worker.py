@@ -139,49 +139,6 @@ async def test_run_with_watch_prints_the_containers_lines_and_ends_with_its_exit
     assert (flow_run.state.name, flow_run.state.message) == ("Failed", "exit code 7\nerr")
 
 
-async def test_cancel_removes_a_running_container_and_the_run_ends_cancelled(
-    stock_worker: str,
-    unique: str,
-    busybox: str,
-    command: Command,
-) -> None:
-    job = Job(
-        name=unique,
-        infrastructure="docker",
-        image=busybox,
-        command=["sh", "-c", "echo up; sleep 300"],
-        grace_period="1s",
-    )
-    await job.apply(work_pool=stock_worker)
-    run = await job.run()
-
-    assert await first_line(run) == "up"
-    assert len(containers_of(run.id)) == 1
-
-    command("prefect-jobs", "cancel", run.name)
-    await ended(run, 40)
-    assert (run.state, run.exit_code, containers_of(run.id)) == ("Cancelled", 130, [])
-
-
-async def test_a_run_that_is_cancelled_before_its_flow_has_begun_ends_at_once_and_starts_no_container(
-    stock_worker: str, unique: str, busybox: str
-) -> None:
-    job = Job(name=unique, infrastructure="docker", image=busybox, command=["sh", "-c", "echo started; sleep 300"])
-    await job.apply(work_pool=stock_worker)
-    run = await job.run()
-
-    async def is_taken() -> bool:
-        return (await run.refresh()).state != "Scheduled"
-
-    await until(is_taken, 30, "the worker")
-    await run.cancel()
-    assert run.state == "Cancelled"
-
-    await asyncio.sleep(10)  # The worker may have started the flow's process meanwhile, which would begin by now.
-    await ended(run)
-    assert (run.state, await lines(run), containers_of(run.id)) == ("Cancelled", [], [])
-
-
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
 async def test_a_flow_process_that_is_told_to_end_takes_its_container_along(
     infrastructure: str,

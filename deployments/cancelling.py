@@ -1,0 +1,112 @@
+"""Cancelling from outside: asking the run's worker, waiting until it is done, and doing it where no worker is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling
+
+from prefect_jobs.deployments.printing import nothing
+from prefect_jobs.deployments.watch import follow, read_run
+from prefect_jobs.errors import JobError
+from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message
+from prefect_jobs.flows.ending import Remains
+from prefect_jobs.flows.insisting import insist
+
+# Beyond the grace period: a flow's process hears of it within seconds, and has a container's last lines to deliver.
+_SUPERVISOR_SECONDS = 15.0
+
+
+def by_whom(how: str) -> str:
+    """Who cancels, for the message of the state: ``cancelled by ann@laptop with prefect-jobs cancel``."""
+    who = socket.gethostname()
+    with contextlib.suppress(KeyError, OSError):  # A container's user may have no name.
+        who = f"{getpass.getuser()}@{who}"
+    return f"cancelled by {who} with {how}"
+
+
+async def ask(client: PrefectClient, flow_run: FlowRun, how: str) -> FlowRun:
+    """Ask for a run to be cancelled, and return it as it is then: one that has not begun has ended.
+
+    Raises:
+        NotFoundError: it was deleted.
+    """
+    flow_run = await read_run(client, flow_run.id)
+    if _is_cancelling(flow_run):
+        return await _unless_begun(client, flow_run, how)
+    if flow_run.state is not None and flow_run.state.is_final():
+        return flow_run
+    await client.set_flow_run_state(flow_run.id, Cancelling(message=by_whom(how)))
+    flow_run = await read_run(client, flow_run.id)
+    if flow_run.state is not None and flow_run.state.is_cancelled() and not flow_run.state.message:
+        return await end(client, flow_run, by_whom(how))  # Prefect ended it by itself, without a word.
+    return await _unless_begun(client, flow_run, how)
+
+
+async def _unless_begun(client: PrefectClient, flow_run: FlowRun, how: str) -> FlowRun:
+    """End a run that is Cancelling and whose flow has not begun: it never will, and Prefect leaves it so."""
+    if _is_cancelling(flow_run) and flow_run.run_count == 0:
+        return await end(client, flow_run, f"{by_whom(how)}; it had not begun")
+    return flow_run
+
+
+def _is_cancelling(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.is_cancelling()
+
+
+async def end(client: PrefectClient, flow_run: FlowRun, message: str) -> FlowRun:
+    """Let a run be Cancelled, whatever it is now."""
+    cancelled: State[Any] = Cancelled(message=message)
+    with contextlib.suppress(ObjectNotFound):
+        await insist(partial(client.set_flow_run_state, flow_run.id, cancelled, force=True), "end a run")
+    return await read_run(client, flow_run.id)
+
+
+async def see_to_it(
+    client: PrefectClient, flow_run: FlowRun, tell: Callable[[str], None], *, force: bool = False
+) -> FlowRun:
+    """Wait until a run that is Cancelling has ended; where nobody stops its container in time, do it from here.
+
+    With ``force`` nobody is waited for, and the run ends Cancelled whether its container was found or not. Else a run
+    whose container cannot be found from here is returned as it is.
+    """
+    try:
+        remains = Remains(flow_run)
+    except JobError as error:
+        tell(f"{error}")
+        return await end(client, flow_run, cancelled_message(flow_run.state, "forced")) if force else flow_run
+    if not force:
+        patience = remains.grace_seconds + _SUPERVISOR_SECONDS
+        tell(f"Cancelling {flow_run.name}; its worker is given {patience:g} s to stop the container")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await follow(client, flow_run, on_state=nothing, on_log=nothing)
+        flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
+        if flow_run.state is None or flow_run.state.is_final():
+            return flow_run
+        tell("Nobody carries it out: its worker is gone or does not answer")
+    tell(f"Looking for its container on {remains.infrastructure}, as seen from {socket.gethostname()}")
+    try:
+        found = await remains.end(client)
+        words = NOTHING_LEFT if found else "no container of it was found"
+    except (JobError, TimeoutError) as error:
+        found, words = 0, f"its infrastructure could not be looked at: {error or 'no answer'}"
+    if found or force:
+        tell(f"{flow_run.name}: {words}")
+        how = f"ended from {socket.gethostname()}, for its supervisor did not answer; {words}"
+        return await end(client, flow_run, cancelled_message(flow_run.state, how))
+    tell(
+        f"{flow_run.name} is still Cancelling: {words}. Cancel it again where its worker ran, or with --force, which "
+        "ends it Cancelled whatever is left; 'prefect-jobs sweep' there removes that. Prefect itself ends a run that "
+        "is Cancelling for five minutes"
+    )
+    return flow_run

@@ -1,0 +1,100 @@
+"""Ending a cancelled run whose supervisor is gone: its containers are stopped and removed by whoever finds them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import TaskRunSort
+
+from prefect_jobs.blocks.engine import Container
+from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.errors import JobError
+from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.log import RunLog, logger_name
+from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.secrets import read_secret
+from prefect_jobs.request import Request, container_spec
+from prefect_jobs.spec import Identity
+
+_ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
+logger = logging.getLogger("prefect_jobs.ending")
+
+
+class Remains:
+    """What may be left of a run, where its request says that it ran.
+
+    Raises:
+        JobError: its template or its request cannot be read.
+    """
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        parameters = dict(flow_run.parameters)
+        deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
+        self.job = deployed.template
+        request = Request.parse(self.job, {name: value for name, value in parameters.items() if value is not None})
+        self.infrastructure = request.overrides.infrastructure or self.job.infrastructure
+        self._spec = container_spec(deployed, request)
+        self._run_id = flow_run.id
+
+    @property
+    def grace_seconds(self) -> float:
+        """Seconds from SIGTERM to SIGKILL."""
+        return self._spec.grace_seconds
+
+    async def end(self, client: PrefectClient, grace_seconds: float | None = None) -> int:
+        """Stop and remove the run's containers, their last lines kept; how many there were.
+
+        They have ``grace_seconds``, or the job's grace period.
+
+        Raises:
+            JobError: there is no such infrastructure, or it does not answer; the message says which and why.
+        """
+        infrastructure = await load_infrastructure(self.infrastructure)
+        async with infrastructure.engine() as engine:
+            async with asyncio.timeout(_ENGINE_SECONDS):
+                there = [
+                    found for found in await engine.containers() if found.run_id == self._run_id and not found.is_kept
+                ]
+            for found in there:
+                identity = Identity(
+                    job=self.job.name, version="", run_id=self._run_id, run_name="", attempt=found.attempt
+                )
+                container = engine.container(identity)
+                await container.stop(self.grace_seconds if grace_seconds is None else grace_seconds)
+                # A secret that is gone cannot be masked.
+                with contextlib.suppress(JobError, TimeoutError):
+                    async with asyncio.timeout(_LINES_SECONDS):
+                        await self._last_lines(client, container, found.attempt)
+                await container.remove()
+            await engine.release(self._run_id)
+        return len(there)
+
+    async def _last_lines(self, client: PrefectClient, container: Container, attempt: int) -> None:
+        mask = Mask([await read_secret(self.job, name, block) for name, block in self._spec.secrets.items()])
+        delivery = Delivery(client, logger_name(attempt), self._run_id, await _last_task_run(client, self._run_id))
+        quiet: logging.LoggerAdapter[Any] = logging.LoggerAdapter(logger, {})
+        log = RunLog(delivery, quiet, self.job.logging, mask, taken_up=True)
+        async with delivery.open():
+            await log.follow(container)
+            await log.finish()
+
+
+async def _last_task_run(client: PrefectClient, run_id: UUID) -> UUID:
+    """The task run of the last attempt; the run itself where it has none."""
+    ask = partial(
+        client.read_task_runs,
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
+        sort=TaskRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
+    )
+    return next((task_run.id for task_run in await insist(ask, "read a run's task runs")), run_id)
