@@ -14,6 +14,8 @@ _MASK = "***"
 _SHORTEST_SECRET = 3
 # What is found inside a value, or encoded, hides more than it should where it is short.
 _SHORTEST_PART = 6
+# Control sequences (ECMA-48, 5.4).
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _QUOTED = re.compile(r"%[0-9A-F]{2}")
 
 
@@ -34,6 +36,8 @@ class Mask:
         ``after`` is the end of what came before it, where a text that was too long came in pieces: a value that begins
         there is masked too.
         """
+        if "\x1b" in text and any(form in (plain := _CONTROLS.sub("", text)) for form in self._forms):
+            text = plain  # Colours may begin in the middle of a value; such a line is shown without them.
         spans = [(0, len(form) - cut) for form in self._forms for cut in _cuts(form, after, text)] if after else []
         # One pass for each form: most lines hold none, and searching for one is what Python does fastest.
         for form in self._forms:

@@ -78,6 +78,12 @@ def test_values_that_overlap_leave_nothing_of_either() -> None:
     assert Mask(["aXa"])("aXaXa.") == "***."
 
 
+def test_colours_in_the_middle_of_a_value_do_not_show_it() -> None:
+    mask = Mask(["0123456789"])
+    assert mask("it is \x1b[01;31m0123\x1b[0m456789\x1b[K.") == "it is ***."
+    assert mask("\x1b[31mred\x1b[0m") == "\x1b[31mred\x1b[0m"
+
+
 def test_what_is_too_short_to_be_a_secret_hides_nothing() -> None:
     assert Mask(["", " ", "ab", " a\n"])("a b ab c") == "a b ab c"
     assert Mask(["abc"])("abc") == "***"
