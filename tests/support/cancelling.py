@@ -238,10 +238,14 @@ async def _handle(run: JobRun) -> None:
     await run.cancel()
 
 
-async def _interface(run: JobRun) -> None:
-    """As both of Prefect's interfaces do."""
+async def _api(run: JobRun, force: bool = False) -> None:
     async with get_client() as client:
-        await client.set_flow_run_state(run.id, State(type=StateType.CANCELLING, name="Cancelling"))
+        await client.set_flow_run_state(run.id, State(type=StateType.CANCELLING, name="Cancelling"), force=force)
+
+
+async def _interface(run: JobRun) -> None:
+    """As Prefect's newer interface does."""
+    await _api(run, force=True)
 
 
 async def _command(*words: str) -> None:
@@ -260,7 +264,13 @@ async def _prefects(run: JobRun) -> None:
     await _command("prefect", "flow-run", "cancel", str(run.id))
 
 
-WAYS = {"handle": _handle, "interface": _interface, "prefect-jobs cancel": _own, "prefect flow-run cancel": _prefects}
+WAYS = {
+    "handle": _handle,
+    "api": _api,
+    "interface": _interface,
+    "prefect-jobs cancel": _own,
+    "prefect flow-run cancel": _prefects,
+}
 
 
 @dataclass(frozen=True)
