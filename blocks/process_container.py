@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect_jobs.blocks.engine import Container, LogLine
+from prefect_jobs.blocks.engine import Container, LogLine, Stream
 from prefect_jobs.blocks.moments import Moments
 from prefect_jobs.blocks.process_remains import kill_remains, started
 from prefect_jobs.outcome import Outcome, Reason, signal_words
@@ -24,6 +24,8 @@ from prefect_jobs.spec import Identity
 _LONGEST_SOCKET_PATH = 100
 # How long a shim that is told to stop its process may take to answer, before both are killed from outside.
 _ANSWER_SECONDS = 10.0
+# Few enough lines that handing them on does not hold up others for long.
+_READ = 1 << 18
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
 
@@ -48,15 +50,14 @@ class ProcessContainer(Container):
                 more = True
                 while more:
                     more = await anext(news, None) is not None
-                    while data := await asyncio.to_thread(log.read, 1 << 20):
+                    while data := await asyncio.to_thread(log.read, _READ):
                         *records, rest = (rest + data).split(b"\n")
                         for record in records:
                             when, stream, text = record.split(b" ", 2)
                             moment = moments.of(int(when))
                             if after is None or moment > after:
-                                yield LogLine(
-                                    moment, "stdout" if stream == b"o" else "stderr", text.decode(errors="replace")
-                                )
+                                name: Stream = "stdout" if stream == b"o" else "stderr"
+                                yield LogLine(moment, name, text.decode("utf-8", "replace"))
         if (end := self._end()) and (words := _about_lost_lines(end)):
             moment = moments.of(end["ended"])
             if after is None or moment > after:

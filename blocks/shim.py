@@ -179,7 +179,7 @@ class Shim:
             )
         except OSError as error:
             name = self.request["argv"][0]
-            self.write("e", f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode())
+            self.write("e", [f"prefect-jobs: cannot start {name!r}: {error.strerror}".encode()])
             return 127 if isinstance(error, FileNotFoundError) else 126
         with contextlib.suppress(OSError):  # It is found by its environment too.
             marks = {"shim": mark_of(os.getpid()), "process": mark_of(self.process.pid), "at": self.started}
@@ -235,35 +235,55 @@ class Shim:
             self.selector.unregister(pipe)
             return False
         *lines, rest = (self.pending[stream] + data).split(b"\n")
+        whole: list[bytes] = []
         for line in lines:
-            self.write(stream, self.all_but_its_end(stream, line))
-        self.pending[stream] = self.all_but_its_end(stream, rest)
+            whole.append(self.all_but_its_end(line, whole))
+        self.pending[stream] = self.all_but_its_end(rest, whole)
+        self.write(stream, whole)
         return True
 
-    def all_but_its_end(self, stream: str, line: bytes) -> bytes:
-        """Write what of a line is too long to be held, in lines of the longest length; what is left of it."""
+    def all_but_its_end(self, line: bytes, whole: list[bytes]) -> bytes:
+        """Cut what of a line is too long to be held into lines of the longest length; what is left of it."""
         while len(line) > self.longest_line:
-            self.write(stream, line[: self.longest_line])
+            whole.append(line[: self.longest_line])
             line = line[self.longest_line :]
         return line
 
     def flush(self, stream: str) -> None:
         """Keep a last line that has no line break."""
         if self.pending[stream]:
-            self.write(stream, self.pending[stream])
+            self.write(stream, [self.pending[stream]])
             self.pending[stream] = b""
 
-    def write(self, stream: str, line: bytes) -> None:
-        """Keep a line and tell all clients."""
-        self.append(b"%d %s " % (time.time_ns(), stream.encode()), line + b"\n")
+    def write(self, stream: str, lines: list[bytes]) -> None:
+        """Keep lines and tell all clients."""
+        if not lines:
+            return
+        name = stream.encode()
+        self.append([(b"%d %s " % (time.time_ns(), name), line + b"\n") for line in lines])
         for client in list(self.clients):
             # A full buffer means that the client already knows.
             with contextlib.suppress(BlockingIOError, OSError):
                 client.send(b".")
 
-    def append(self, head: bytes, text: bytes) -> None:
-        """Append to the log, which keeps its form where the disk takes a part only: the line is lost, not the job."""
-        data, written = self.owed + head + text, 0
+    def append(self, lines: list[tuple[bytes, bytes]]) -> None:
+        """Append lines to the log at once; where the disk takes a part only, the rest of them one by one."""
+        data, written = self.owed + b"".join([head + text for head, text in lines]), 0
+        with contextlib.suppress(OSError):
+            written = self.log.write(data)
+        if written == len(data):
+            self.owed = b""
+            return
+        self.owed, written = self.owed[written:], max(0, written - len(self.owed))
+        for head, text in lines:
+            size = len(head) + len(text)
+            if self.owed or written < size:
+                self.append_one(head, text, written)
+            written = max(0, written - size)
+
+    def append_one(self, head: bytes, text: bytes, written: int) -> None:
+        """Append a line of which so much is written. The log keeps its form: the line is lost, not the job."""
+        data = self.owed + head + text
         try:
             while written < len(data):
                 written += self.log.write(data[written:])

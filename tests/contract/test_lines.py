@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from bench import Bench, first_line, read
 
 from prefect_jobs.blocks.engine import LONGEST_LINE
+from prefect_jobs.flows.log import RunLog
+from prefect_jobs.flows.mask import Mask
+from prefect_jobs.job import Logging
 
-MANY = 20_000
+MANY = 100_000
 LONG = 300_000
 
 
@@ -86,9 +93,62 @@ async def test_bytes_that_are_no_text_do_not_stop_the_log(bench: Bench) -> None:
     assert ended.texts[3] == "nul\0nul"
 
 
-async def test_no_line_of_many_is_lost_or_doubled(bench: Bench) -> None:
-    ended = await bench.run(bench.sh(f"seq {MANY}"))
-    assert ended.texts == [str(number) for number in range(1, MANY + 1)]
+async def test_any_bytes_at_all_are_lines(bench: Bench) -> None:
+    # A program's own file.
+    path = "/bin/busybox" if bench.image else "/bin/sh"
+    content = Path(shutil.which("busybox") or "" if bench.image else path).read_bytes()[:MANY]
+    ended = await bench.run(bench.sh(f"head -c {MANY} {path}; echo; echo after"))
+    expected = [*content.split(b"\n"), b"after"]
+    # How many marks stand for bytes that are no text is the engine's affair.
+    assert [_ascii(text) for text in ended.texts] == [_ascii(line.decode(errors="replace")) for line in expected]
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "ignore").decode()
+
+
+async def test_colours_and_progress_bars_come_as_they_were_written(bench: Bench) -> None:
+    ended = await bench.run(bench.sh(r"seq 10000 | tr '\n' '\r'; echo; printf '\033[1;32mgreen\033[0m\033[K\r\n'"))
+    bar = "".join(f"{number}\r" for number in range(1, 10_001))
+    assert ended.texts == [bar, "\x1b[1;32mgreen\x1b[0m\x1b[K\r"]
+
+
+class _Counting:
+    """A sink that takes numbered lines in their order, and keeps none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def latest(self, since: datetime) -> datetime | None:
+        return None
+
+    async def put(self, level: int, when: datetime, message: str) -> None:
+        assert int(message) == self.count
+        self.count += 1
+
+    async def flush(self) -> None:
+        pass
+
+
+async def test_no_line_of_many_is_lost_or_doubled_and_none_is_kept(bench: Bench) -> None:
+    sink, quiet = _Counting(), logging.LoggerAdapter(logging.getLogger("nobody"))
+    # As fast as a shell's tools can: a hundred thousand lines of a hundred characters.
+    script = f"""awk 'BEGIN {{ for (i = 0; i < {MANY}; i++) printf "%0100d\\n", i }}'"""
+    container = await bench.launch(bench.sh(script))
+    log = RunLog(sink, quiet, Logging(max_lines=MANY), Mask([]), taken_up=False)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # The peak of this process counts from now (proc(5)).
+    before = _megabytes("VmRSS")
+    async with asyncio.timeout(120):
+        await log.follow(container)
+    assert sink.count == MANY
+    assert _megabytes("VmHWM") - before < 12
+
+
+def _megabytes(field: str) -> float:
+    """The resident memory of this process, now or at its peak."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith(field))) / 1024
 
 
 async def test_no_line_is_lost_when_both_streams_are_written_at_once(bench: Bench) -> None:
