@@ -36,8 +36,10 @@ class Mask:
         ``after`` is the end of what came before it, where a text that was too long came in pieces: a value that begins
         there is masked too.
         """
-        if "\x1b" in text and any(form in (plain := _CONTROLS.sub("", text)) for form in self._forms):
-            text = plain  # Colours may begin in the middle of a value; such a line is shown without them.
+        if "\x1b" in text:
+            plain = _CONTROLS.sub("", text)
+            if any(form in plain for form in self._forms):
+                text = plain  # Colours may begin in the middle of a value; such a line is shown without them.
         spans = [(0, len(form) - cut) for form in self._forms for cut in _cuts(form, after, text)] if after else []
         # One pass for each form: most lines hold none, and searching for one is what Python does fastest.
         for form in self._forms:
