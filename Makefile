@@ -8,13 +8,17 @@ TESTS ?=
 # Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
 RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)
 
-.PHONY: demo test test-wheel check format lock wheel clean
+.PHONY: demo test faults test-wheel check format lock wheel clean
 
 demo: $(STAMP)
 	$(BIN)/prefect-jobs demo
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(TESTS)
+
+# Plays every fault and writes down what was seen.
+faults: $(STAMP)
+	FAULTS=docs/faults.md $(BIN)/pytest $(RERUNS) tests/faults
 
 # The wheel as a user gets it: the newest versions within its bounds, the extra docker, and no checkout to import from.
 # WHEEL_TESTS=tests runs all but what makes environments of its own or rewrites code of the checkout.

@@ -76,9 +76,13 @@ def _out_of_memory(limit: int, peak: int | None) -> str:
 def _from_outside(code: int, finished: datetime | None, watch: Watch) -> str:
     """Who ended it, where that was not the program itself; empty where nothing says so."""
     sent = next((number for number in watch.signals if number in _ENDING), None)
-    if _went_down(finished, watch) and (sent or code == _UNSEEN or Reason.of(code) is Reason.KILLED):
+    if sent:
+        return (
+            f"the Docker engine sent it signal {signal_name(sent)}, for somebody or because the engine itself stopped"
+        )
+    if _went_down(finished, watch) and (code == _UNSEEN or Reason.of(code) is Reason.KILLED):
         return "the Docker engine stopped or restarted, and took the container with it"
-    return f"somebody sent it signal {signal_name(sent)} through the Docker engine" if sent else ""
+    return ""
 
 
 def _went_down(finished: datetime | None, watch: Watch) -> bool:

@@ -4,82 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from bench import Bench, bench_on
 from hosts import docker
-from needs import needs, wait_until
 from prefect_docker.credentials import DockerRegistryCredentials
+from registries import PASSWORD, USER, Registry, registry_in
 
 from prefect_jobs.blocks.docker import Docker
 from prefect_jobs.errors import ImageUnavailable
 from prefect_jobs.spec import ContainerSpec
 
-USER, PASSWORD = "somebody", "s3cret-of-the-registry"
-
-
-@dataclass(frozen=True)
-class Registry:
-    address: str
-    login: Path
-
-    @property
-    def credentials(self) -> DockerRegistryCredentials:
-        return DockerRegistryCredentials(username=USER, password=PASSWORD, registry_url=self.address)
-
-    def push(self, source: str, name: str) -> str:
-        """Push a local image, forget it locally, and return its name in the registry."""
-        name = f"{self.address}/{name}"
-        docker("tag", source, name)
-        docker("--config", str(self.login), "push", "--quiet", name)
-        self.forget(name)
-        return name
-
-    def forget(self, name: str) -> None:
-        subprocess.run(["docker", "rmi", name], capture_output=True)
-
 
 @pytest.fixture(scope="module")
-def registry(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    program, htpasswd = shutil.which("docker-registry"), shutil.which("htpasswd")
-    if not program or not htpasswd:
-        needs("no private registry: apt-get install docker-registry apache2-utils")
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    passwords = subprocess.run([str(htpasswd), "-Bbn", USER, PASSWORD], capture_output=True, text=True, check=True)
-    (folder / "htpasswd").write_text(passwords.stdout)
-    (folder / "config.yml").write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: '{address}'}}\n"
-        f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\nlog: {{level: error}}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(program), "serve", f"{folder}/config.yml"], stdout=log, stderr=log)
-    try:
-        registry = Registry(address, folder / "login")
-        _wait_for(address)
-        docker("--config", str(registry.login), "login", "--username", USER, "--password", PASSWORD, address)
+def registry(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with registry_in(tmp_path_factory.mktemp("registry")) as registry:
         yield registry
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for(address: str) -> None:
-    host, _, port = address.partition(":")
-
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) == 0
-
-    wait_until(answers, 20, "the registry")
 
 
 @pytest.fixture
