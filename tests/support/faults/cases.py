@@ -170,7 +170,8 @@ async def out_of_memory(stage: Stage) -> Seen:
 )  # fmt: skip
 async def out_of_memory_of_the_machine(stage: Stage) -> Seen:
     with _control_group(32 << 20) as group:
-        return await stage.run(f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -c 'bytes(200_000_000)'")
+        use = f"exec {sys.executable} -c \"bytearray(b'x') * 200_000_000\""
+        return await stage.run(f"echo $$ > {group}/cgroup.procs; {use}")
 
 
 @contextmanager
@@ -349,17 +350,22 @@ async def engine_restarts(stage: Stage) -> Seen:
         return await stage.run(LONG, once_up(restart), infrastructure=await stage.docker_at(engine.url))
 
 
-@case("the disk is full while it writes", Reason.FAILED, FAILED, "Failed", "exit code 1")
+@case("its disk is full", Reason.FAILED, FAILED, "Failed", "exit code 1", "docker")
 async def disk_full(stage: Stage) -> Seen:
-    if stage.infrastructure == "docker":
-        script = "dd if=/dev/zero of=/dev/shm/big bs=1000000 count=20 || exit 1"
-        seen = await stage.run(script, shape={"shared_memory": "1Mi"})
-    else:
-        with _small_disk(stage.folder / "small"):
-            block = await stage.process_in(stage.folder / "small")
-            seen = await stage.run("dd if=/dev/zero of=big bs=1000000 count=20 || exit 1", infrastructure=block)
+    script = "dd if=/dev/zero of=/dev/shm/big bs=1000000 count=20 || exit 1"
+    seen = await stage.run(script, shape={"shared_memory": "1Mi"})
     assert "No space left on device" in seen.tail
     return seen
+
+
+@case(
+    "its disk is full, and its log's", Reason.FAILED, FAILED, "Failed",
+    r"exit code 1: \d lines could not be written to the log, or not whole: the disk was full", "process",
+)  # fmt: skip
+async def disk_of_the_log_full(stage: Stage) -> Seen:
+    with _small_disk(stage.folder / "small"):
+        block = await stage.process_in(stage.folder / "small")
+        return await stage.run("dd if=/dev/zero of=big bs=1000000 count=20 || exit 1", infrastructure=block)
 
 
 @contextmanager
