@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import aiodocker
 import aiohttp
 
+from prefect_jobs.blocks.patience import Patience
 from prefect_jobs.errors import EngineUnavailable
-
-T = TypeVar("T")
 
 logger = logging.getLogger("prefect_jobs.docker")
 
@@ -22,7 +20,6 @@ AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 # What the client library gives as status where it turned one of these into an error of its own.
 _NO_ANSWER = 900
 _USUAL_SOCKET = "unix:///var/run/docker.sock"
-_FIRST_DELAY, _LONGEST_DELAY = 0.2, 10.0
 
 
 def client_for(url: str | None) -> aiodocker.Docker:
@@ -32,15 +29,19 @@ def client_for(url: str | None) -> aiodocker.Docker:
         EngineUnavailable: the URL, or what the environment names, is none of an engine.
     """
     try:
-        return aiodocker.Docker(url=url)
+        client = aiodocker.Docker(url=url)
     except AssertionError:
         # The environment names none, and there is no local socket: an engine that restarts has removed it.
-        return aiodocker.Docker(url=_USUAL_SOCKET)
+        client = aiodocker.Docker(url=_USUAL_SOCKET)
     except (ValueError, OSError) as error:
         raise EngineUnavailable(
             f"{url or 'DOCKER_HOST or the current Docker context'} names no Docker engine: {error}; set the host of "
             "the docker block"
         ) from error
+    # The library takes no limit of its own. With aiohttp's, a hundred, the streams of fifty containers would leave no
+    # connection to ask anything with.
+    client.session.connector._limit = 0  # type: ignore[union-attr]
+    return client
 
 
 def is_away(error: Exception) -> bool:
@@ -54,31 +55,13 @@ def unavailable(error: Exception) -> EngineUnavailable:
     return EngineUnavailable(f"the Docker engine did not answer: {words}; start it and try again")
 
 
-def delays() -> AsyncIterator[None]:
-    """Waits that grow from a fifth of a second to ten: one before each further attempt."""
-
-    async def wait() -> AsyncIterator[None]:
-        delay = _FIRST_DELAY
-        while True:
-            yield
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
-
-    return wait()
+def _may_pass(error: Exception) -> bool:
+    return is_away(error) or (isinstance(error, aiodocker.DockerError) and error.status >= 500)
 
 
-async def insist(ask: Callable[[], Awaitable[T]], what: str) -> T:
-    """Ask the engine until it answers; an answer may be an error of the API."""
-    async for _ in delays():
-        try:
-            return await ask()
-        except AWAY as error:
-            logger.warning("The Docker engine did not answer (%s: %r); asking again", what, error)
-        except aiodocker.DockerError as error:
-            if error.status < 500:
-                raise
-            logger.warning("The Docker engine failed to %s (%s); asking again", what, error.message)
-    raise AssertionError("unreachable")
+_PATIENCE = Patience("The Docker engine", _may_pass, logger, first=0.2, longest=10.0)
+delays = _PATIENCE.delays
+insist = _PATIENCE.insist
 
 
 @asynccontextmanager

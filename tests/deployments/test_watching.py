@@ -51,7 +51,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(watch, "_ring", silence)
-    monkeypatch.setattr(insisting, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(insisting._PATIENCE, "first", 0.01)
 
 
 async def _follow(api: Any, on_state: Callable[[FlowRun], None] = nothing) -> None:

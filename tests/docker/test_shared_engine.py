@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
-from bench import bench_on
+from bench import bench_on, first_line, read
 from hosts import docker
 
 from prefect_jobs.blocks import docker_connection
@@ -75,3 +75,22 @@ async def test_a_folder_of_the_image_keeps_its_owner(busybox: str) -> None:
             assert ended.outcome.succeeded
     finally:
         docker("rmi", "--force", name)
+
+
+async def test_hundreds_of_streams_leave_room_to_ask(busybox: str) -> None:
+    async with bench_on(Docker(), busybox) as bench:
+        container = await bench.launch(bench.sh("echo up; trap 'exit 3' TERM; sleep 60 & wait"))
+        readers = [asyncio.create_task(first_line(container)) for _ in range(150)]
+        following = [asyncio.create_task(read(container)) for _ in range(150)]
+        assert set(await asyncio.gather(*readers)) == {"up"}
+        async with asyncio.timeout(20):
+            await container.stop(10)
+            assert (await container.wait()).exit_code == 3
+            assert {len(lines) for lines in await asyncio.gather(*following)} == {1}
+
+
+async def test_labels_say_who_started_a_container_and_how_long_it_is_kept(busybox: str) -> None:
+    async with bench_on(Docker(), busybox) as bench:
+        container = await bench.launch(bench.spec("true", keep_seconds=60.0), bench.identity(supervisor="host/1"))
+        labels = json.loads(docker("inspect", container.id))[0]["Config"]["Labels"]  # type: ignore[attr-defined]
+        assert (labels["prefect-jobs/supervisor"], labels["prefect-jobs/keep-seconds"]) == ("host/1", "60.0")

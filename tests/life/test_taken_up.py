@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from prefect.client.orchestration import get_client
-from supervisors import supervise
+from reach import first_line
+from supervisors import kill, start_supervisor, supervise
 
 from prefect_jobs import Job
 from prefect_jobs.blocks.loading import load_infrastructure
@@ -63,3 +66,33 @@ async def test_a_run_that_a_person_starts_again_makes_a_new_attempt(prefect_api:
     lines = await _container_lines(run)
     assert [line for line in lines if line.startswith("attempt")] == ["attempt 1", "attempt 2"]
     assert run.attempts[0].tail == ("10%\r20%", "")
+
+
+@pytest.mark.parametrize("infrastructure", ["process", "docker"])
+async def test_an_attempts_timeout_counts_from_its_start_whoever_looks_after_it(
+    infrastructure: str, busybox: str, prefect_api: str
+) -> None:
+    script = "trap 'exit 5' TERM; echo up; sleep 60 & wait"
+    job = Job(
+        name=f"limited-{infrastructure}",
+        infrastructure=infrastructure,
+        image=busybox,
+        command=["sh", "-c", script],
+        timeout={"attempt": 8},
+    )
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await asyncio.sleep(2)
+    await kill(supervisor)
+    await supervise(run)
+    await run.refresh()
+    (outcome,) = run.attempts
+    assert (outcome.reason, outcome.exit_code) == (Reason.TIMED_OUT, 5)
+    assert outcome.message == "it ran longer than its timeout of 8 s"
+    assert outcome.seconds is not None
+    # Counted anew it would be at least 10 s: the supervisor that was killed had looked after it for 2.
+    assert 8 <= outcome.seconds < 10
+    assert outcome.waited_seconds is not None
+    assert outcome.waited_seconds < 8
