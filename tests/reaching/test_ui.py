@@ -12,10 +12,9 @@ from needs import needs
 from PIL import Image
 from playwright.async_api import Page, Route, async_playwright, expect
 from prefect.client.orchestration import PrefectClient
-from reach import Execute, containers_of, ended, first_line, lines, runs_of
+from reach import Execute, ended, lines, runs_of
 
 from prefect_jobs import Docker, Job, JobRun, Parameter, Process, read
-from prefect_jobs.quantities import Duration
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
@@ -202,18 +201,3 @@ async def test_a_block_that_is_made_in_the_browser_is_one_that_a_job_runs_on(
     run = await job.run()
     await execute(run)
     assert (run.state, await lines(run)) == ("Completed", ["from the browser"])
-
-
-async def test_a_run_is_cancelled_with_a_button(page: Page, stock_worker: str, unique: str, busybox: str) -> None:
-    job = Job(name=unique, infrastructure="docker", image=busybox, command=["sh", "-c", "echo up; exec sleep 300"])
-    job = job.model_copy(update={"grace_period": Duration("1s")})
-    await job.apply(work_pool=stock_worker)
-    run = await job.run()
-    await first_line(run)
-
-    await page.goto(f"{V2}/runs/flow-run/{run.id}")
-    await page.get_by_role("button", name="Cancel", exact=True).click()
-    await page.get_by_role("button", name="Cancel Flow Run").click()
-    await expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
-    await ended(run, 40)
-    assert (run.state, containers_of(run.id)) == ("Cancelled", [])
