@@ -216,6 +216,19 @@ async def test_a_flow_process_that_is_killed_while_its_container_stops_leaves_th
     assert (run.state, await lines(run), left_by(run.id)) == ("Cancelled", ["up", "saved"], [])
 
 
+async def test_a_worker_that_comes_late_does_not_shorten_the_grace_period(prefect_api: str, busybox: str) -> None:
+    script = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while true; do sleep 0.1; done"
+    run = await Place(None, "docker", busybox).start(["sh", "-c", script], grace_period="15s")
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await run.cancel()
+    await until(partial(is_stopping, run), 20, "the stop")
+    supervisor.terminate()
+    await asyncio.wait_for(supervisor.wait(), 30)
+    await run.refresh()
+    assert (run.state, await lines(run), left_by(run.id)) == ("Cancelled", ["up", "saved"], [])
+
+
 async def is_stopping(run: JobRun) -> bool:
     return any("Stopping the container" in log.message for log in await run.logs())
 
