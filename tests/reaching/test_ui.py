@@ -12,9 +12,10 @@ from needs import needs
 from PIL import Image
 from playwright.async_api import Page, Route, async_playwright, expect
 from prefect.client.orchestration import PrefectClient
-from reach import Execute, ended, lines, runs_of
+from reach import Execute, containers_of, ended, first_line, lines, runs_of
 
-from prefect_jobs import Docker, Job, JobRun, Parameter, Process, read
+from prefect_jobs import Docker, Job, JobRun, Parameter, Process, Reason, read
+from prefect_jobs.quantities import Duration
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = "/usr/bin/chromium"
@@ -201,3 +202,26 @@ async def test_a_block_that_is_made_in_the_browser_is_one_that_a_job_runs_on(
     run = await job.run()
     await execute(run)
     assert (run.state, await lines(run)) == ("Completed", ["from the browser"])
+
+
+async def test_a_run_is_cancelled_with_a_button(page: Page, stock_worker: str, unique: str, busybox: str) -> None:
+    job = Job(
+        name=unique,
+        infrastructure="docker",
+        image=busybox,
+        command=["sh", "-c", "echo up; exec sleep 300"],
+        grace_period=Duration("1s"),
+        retries=1,
+    )
+    await job.apply(work_pool=stock_worker)
+    run = await job.run()
+    await first_line(run)
+
+    await page.goto(f"{V2}/runs/flow-run/{run.id}")
+    await page.locator("button[aria-haspopup=menu]").last.click()
+    await page.get_by_role("menuitem", name="Cancel").click()
+    await page.get_by_role("button", name="Cancel Flow Run").click()
+    await ended(run, 40)
+    await expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
+    assert (run.state, containers_of(run.id)) == ("Cancelled", [])
+    assert [outcome.reason for outcome in run.attempts] == [Reason.CANCELLED]
