@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import aiodocker
@@ -18,15 +18,24 @@ from prefect_jobs.blocks.docker_client import client_for, delays, is_away, logge
 MINE = "prefect-jobs/run-id"
 
 
+class Signal(NamedTuple):
+    """A signal that was sent to a container through the engine."""
+
+    sent: datetime
+    """By the engine's clock."""
+    number: int
+
+
 class Watch:
     """What the engine tells of one container from now on."""
 
-    def __init__(self, container_id: str) -> None:
-        self.container_id = container_id
+    def __init__(self, container: str, signals: list[Signal]) -> None:
+        self.container = container
+        """Its id, or its name."""
         self.may_have_ended = asyncio.Event()
         """Set whenever the container may have ended; ask the engine whether it has."""
         self.may_have_ended.set()
-        self.signals: list[int] = []
+        self.signals = signals
         """The signals that were sent to it through the engine, whoever asked for them."""
         self.engine_left: datetime | None = None
         """When the engine was last seen to go away."""
@@ -44,9 +53,9 @@ class Connection:
         self._watcher: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, container_id: str) -> AsyncIterator[Watch]:
-        """What the engine tells of a container while this goes on."""
-        watch = Watch(container_id)
+    async def watch(self, container: str, signals: list[Signal]) -> AsyncIterator[Watch]:
+        """What the engine tells of a container, by its id or name, while this goes on; ``signals`` is added to."""
+        watch = Watch(container, signals)
         self._watches.add(watch)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._listen(), name="prefect-jobs: Docker events")
@@ -57,9 +66,13 @@ class Connection:
 
     async def _listen(self) -> None:
         filters = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill"], "label": [MINE]})
-        async for _ in delays():
+        waits = delays()
+        while True:
+            await anext(waits)
             try:
                 async with request(self.client, "GET", "events", params={"filters": filters}) as response:
+                    waits = delays()
+                    await anext(waits)
                     # Whatever ended while nobody listened is found by asking once.
                     self._find()
                     async for line in response.content:
@@ -74,10 +87,11 @@ class Connection:
     def _tell(self, event: dict[str, Any]) -> None:
         actor = event["Actor"]
         for watch in self._watches:
-            if watch.container_id != actor["ID"]:
+            if watch.container not in (actor["ID"], actor["Attributes"].get("name")):
                 continue
             if event["Action"] == "kill":
-                watch.signals.append(int(actor["Attributes"]["signal"]))
+                sent = datetime.fromtimestamp(event["timeNano"] / 1e9, UTC)
+                watch.signals.append(Signal(sent, int(actor["Attributes"]["signal"])))
             else:
                 watch.may_have_ended.set()
 

@@ -6,7 +6,7 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect_jobs.blocks.docker_connection import Watch
+from prefect_jobs.blocks.docker_connection import Signal, Watch
 from prefect_jobs.blocks.docker_frames import nanoseconds
 from prefect_jobs.blocks.docker_usage import Usage
 from prefect_jobs.outcome import Outcome, Reason, signal_name, signal_words
@@ -75,7 +75,7 @@ def _out_of_memory(limit: int, peak: int | None) -> str:
 
 def _from_outside(code: int, finished: datetime | None, watch: Watch) -> str:
     """Who ended it, where that was not the program itself; empty where nothing says so."""
-    sent = next((number for number in watch.signals if number in _ENDING), None)
+    sent = next((each.number for each in watch.signals if _ended_it(each, finished)), None)
     if sent:
         return (
             f"the Docker engine sent it signal {signal_name(sent)}, for somebody or because the engine itself stopped"
@@ -83,6 +83,11 @@ def _from_outside(code: int, finished: datetime | None, watch: Watch) -> str:
     if _went_down(finished, watch) and (code == _UNSEEN or Reason.of(code) is Reason.KILLED):
         return "the Docker engine stopped or restarted, and took the container with it"
     return ""
+
+
+def _ended_it(sent: Signal, finished: datetime | None) -> bool:
+    """Whether a signal may be what ended the container: a program may heed one and go on."""
+    return sent.number in _ENDING and (finished is None or finished - sent.sent <= _GOING_DOWN)
 
 
 def _went_down(finished: datetime | None, watch: Watch) -> bool:

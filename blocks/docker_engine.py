@@ -16,10 +16,10 @@ import aiodocker
 from prefect_jobs.blocks import docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
-from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
+from prefect_jobs.blocks.docker_connection import MINE, Connection, Signal, shared_connection
 from prefect_jobs.blocks.docker_end import ended, lost, moment
 from prefect_jobs.blocks.docker_images import Images
-from prefect_jobs.blocks.docker_usage import measured
+from prefect_jobs.blocks.docker_usage import Usage, measured
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome
@@ -161,8 +161,12 @@ class DockerEngine(Engine):
         labels, until = container["Labels"], None
         if (keep := labels.get(KEEP)) and container["State"] == "exited":
             # A container that somebody removes meanwhile has no end to be told, and nothing to keep.
-            with contextlib.suppress(aiodocker.DockerError):
+            try:
                 state = (await container.show())["State"]
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+            else:
                 until = kept_until(float(keep), state["ExitCode"], moment(state["FinishedAt"]))
         return Found(
             run_id=UUID(labels[MINE]),
@@ -209,6 +213,14 @@ class DockerContainer(Container):
         self.identity = identity
         self.handle = connection.client.containers.container(container_id)
         self._told_to_stop = False
+        # Known from all waits together: whoever stops it waits for it twice.
+        self._usage = Usage()
+        self._signals: list[Signal] = []
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether this process stopped it."""
+        return self._told_to_stop
 
     @property
     def place(self) -> str:
@@ -222,8 +234,8 @@ class DockerContainer(Container):
     async def wait(self) -> Outcome:
         """Wait for the engine's event, then ask it how the container ended."""
         async with (
-            self.connection.watch(self.id) as watch,
-            measured(self.connection.client, self.id) as usage,
+            self.connection.watch(self.id, self._signals) as watch,
+            measured(self.connection.client, self.id, self._usage),
         ):
             while True:
                 await watch.may_have_ended.wait()
@@ -236,11 +248,16 @@ class DockerContainer(Container):
                     return lost(self.identity.attempt)
                 state = found["State"]
                 if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
-                    return ended(self.identity.attempt, found, watch, usage, told_to_stop=self._told_to_stop)
+                    return ended(self.identity.attempt, found, watch, self._usage, told_to_stop=self.told_to_stop)
 
     async def age(self) -> float:
         """By the engine's own clock, which may be that of another machine."""
-        state = (await insist(self.handle.show, "look at a container"))["State"]
+        try:
+            state = (await insist(self.handle.show, "look at a container"))["State"]
+        except aiodocker.DockerError as error:
+            if error.status == 404:
+                return 0.0
+            raise
         info = await insist(self.connection.client.system.info, "tell its time")
         begun, now = moment(state["StartedAt"]), moment(info["SystemTime"])
         return 0.0 if begun is None or now is None else max(0.0, (now - begun).total_seconds())

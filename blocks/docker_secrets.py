@@ -66,9 +66,11 @@ async def in_place(
         yield
     finally:
         started.set()
-        await asyncio.gather(holding, return_exceptions=True)
-        with contextlib.suppress(aiodocker.DockerError):
-            await insist(lambda: holder.delete(force=True), "remove a container")
+        # What is left where the engine hangs goes with the run (`remove_holders`).
+        with contextlib.suppress(TimeoutError, aiodocker.DockerError):
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.gather(holding, return_exceptions=True)
+                await insist(lambda: holder.delete(force=True), "remove a container")
 
 
 async def remove_holders(client: aiodocker.Docker, run_id: UUID) -> None:

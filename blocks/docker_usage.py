@@ -36,12 +36,11 @@ class Usage:
 
 
 @asynccontextmanager
-async def measured(client: aiodocker.Docker, container_id: str) -> AsyncIterator[Usage]:
-    """What the container uses from now on, kept up to date in the background."""
-    usage = Usage()
+async def measured(client: aiodocker.Docker, container_id: str, usage: Usage) -> AsyncIterator[None]:
+    """Keep what the container uses up to date in the background."""
     sampling = asyncio.create_task(_sample(client, container_id, usage), name="prefect-jobs: usage of a container")
     try:
-        yield usage
+        yield
     finally:
         sampling.cancel()
         await asyncio.gather(sampling, return_exceptions=True)

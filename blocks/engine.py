@@ -48,6 +48,11 @@ class Found:
     """Until when it stays because it failed and its job asked for a look at it; None where it may go with its run."""
 
     @property
+    def identity(self) -> Identity:
+        """As much of its attempt's identity as finds it again."""
+        return Identity(job=self.job, version="", run_id=self.run_id, run_name="", attempt=self.attempt)
+
+    @property
     def is_kept(self) -> bool:
         """Whether it must stay for a look."""
         return self.kept_until is not None and self.kept_until > datetime.now(UTC)
@@ -68,6 +73,11 @@ class Container(ABC):
     def place(self) -> str:
         """Where a person finds it, as a sentence's object: a container by its name, a folder by its path."""
 
+    @property
+    @abstractmethod
+    def told_to_stop(self) -> bool:
+        """Whether it was told to stop while it ran, as far as is known; asked when it has ended."""
+
     @abstractmethod
     def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """Its lines in order, from the first one later than ``after``, until the stream has truly ended.
@@ -82,7 +92,7 @@ class Container(ABC):
 
     @abstractmethod
     async def age(self) -> float:
-        """Seconds since it started, by its engine's own clock; 0 where nothing is known of its start."""
+        """Seconds since it started, by its engine's own clock; 0 where it never did, or is not there."""
 
     @abstractmethod
     async def stop(self, grace_seconds: float) -> None:

@@ -41,6 +41,11 @@ class ProcessContainer(Container):
         """The attempt's folder."""
         return f"the folder {self.folder}"
 
+    @property
+    def told_to_stop(self) -> bool:
+        """What the shim wrote down."""
+        return bool((self._end() or {}).get("asked_to_stop"))
+
     async def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
         """The lines of the shim's log; the shim says when there are more."""
         moments, rest = Moments(), b""

@@ -169,8 +169,8 @@ def _found(folder: Path) -> Found | None:
         attempt=mark["attempt"],
         job=mark["job"],
         running=end is None,
-        installation=mark["installation"],
-        kept_until=kept_until(mark["keep_seconds"], 0 if end is None else end["code"], ended),
+        installation=mark.get("installation", ""),
+        kept_until=kept_until(mark.get("keep_seconds"), 0 if end is None else end["code"], ended),
     )
 
 

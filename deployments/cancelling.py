@@ -92,6 +92,10 @@ async def see_to_it(
                 await follow(client, flow_run, on_state=nothing, on_log=nothing)
         flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
         if flow_run.state is None or flow_run.state.is_final():
+            if flow_run.run_count > 1 and flow_run.state is not None and flow_run.state.is_cancelled():
+                # Its worker may have ended it before it took up what an earlier supervisor had left.
+                with contextlib.suppress(JobError, TimeoutError):
+                    await remains.end(client)
             return flow_run
         tell("Nobody carries it out: its worker is gone or does not answer")
     tell(f"Looking for its container on {remains.infrastructure}, as seen from {socket.gethostname()}")

@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import TaskRunContext
+from prefect.states import Cancelled
 
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.history import close_orphans, read_history, was_cancelled
@@ -99,6 +100,8 @@ class Attempts:
     async def next(self) -> State[Any]:
         """Make the next attempt, as a task run of its own that says how it ended."""
         self.last, number = None, self.ended + 1
+        if await was_cancelled(self.plan.client, self.plan.identity.run_id):
+            return Cancelled(message="cancelled before its next attempt")
         named = attempt.with_options(task_run_name=f"attempt {number}")
         return await cast("Awaitable[State[Any]]", named(self, return_state=True))
 
@@ -140,7 +143,7 @@ async def attempt(attempts: Attempts) -> State[Any]:
     return run_state(await attempts.make(context.task_run.id))
 
 
-@task(name="attempts", cache_policy=NO_CACHE, persist_result=False)
+@task(name="attempts", task_run_name="attempts", cache_policy=NO_CACHE, persist_result=False)
 async def attempts_of(attempts: Attempts) -> State[Any]:
     """The attempts of a job run: Prefect runs this task again for each retry."""
     return retriable(await attempts.next())

@@ -24,6 +24,7 @@ logger = logging.getLogger("prefect_jobs.delivery")
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 512 * 1024
 _LONGEST_WAIT = 0.5
+_LAST_SECONDS: float | None = 15.0
 _PAGE = 200
 # What a record weighs beside its message; Prefect's API refuses batches of more than 4 MB.
 _RECORD_BYTES = 300
@@ -51,13 +52,17 @@ class Delivery:
     async def open(self) -> AsyncIterator[Delivery]:
         """Deliver in the background what `put` does not deliver by itself; everything at the end."""
         background = asyncio.create_task(self._deliver_slowly(), name="prefect-jobs: log delivery")
+        limit = _LAST_SECONDS
         try:
             yield self
+            limit = None
         finally:
             background.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await background
-            await self.flush()
+            await asyncio.gather(background, return_exceptions=True)
+            # Whoever is ended while the API is away does not wait for it for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self.flush()
 
     async def latest(self, since: datetime) -> datetime | None:
         """The time of the latest record that the API holds, or None where it has none of that time or later.

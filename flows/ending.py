@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from functools import partial
 from typing import Any
@@ -17,14 +16,12 @@ from prefect.client.schemas.sorting import TaskRunSort
 from prefect_jobs.blocks.engine import Container
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
-from prefect_jobs.errors import JobError
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.log import RunLog, logger_name
 from prefect_jobs.flows.mask import Mask
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.request import Request, container_spec
-from prefect_jobs.spec import Identity
 
 _ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
 logger = logging.getLogger("prefect_jobs.ending")
@@ -51,10 +48,11 @@ class Remains:
         """Seconds from SIGTERM to SIGKILL."""
         return self._spec.grace_seconds
 
-    async def end(self, client: PrefectClient, grace_seconds: float | None = None) -> int:
+    async def end(self, client: PrefectClient, grace_seconds: float | None = None, attempt: int | None = None) -> int:
         """Stop and remove the run's containers, their last lines kept; how many there were.
 
-        They have ``grace_seconds``, or the job's grace period.
+        They have ``grace_seconds``, or the job's grace period. Only that of an ``attempt`` where one is given: a later
+        one may be somebody else's already.
 
         Raises:
             JobError: there is no such infrastructure, or it does not answer; the message says which and why.
@@ -63,20 +61,21 @@ class Remains:
         async with infrastructure.engine() as engine:
             async with asyncio.timeout(_ENGINE_SECONDS):
                 there = [
-                    found for found in await engine.containers() if found.run_id == self._run_id and not found.is_kept
+                    found
+                    for found in await engine.containers()
+                    if found.run_id == self._run_id and not found.is_kept and attempt in (None, found.attempt)
                 ]
             for found in there:
-                identity = Identity(
-                    job=self.job.name, version="", run_id=self._run_id, run_name="", attempt=found.attempt
-                )
-                container = engine.container(identity)
+                container = engine.container(found.identity)
                 await container.stop(self.grace_seconds if grace_seconds is None else grace_seconds)
-                # A secret that is gone cannot be masked.
-                with contextlib.suppress(JobError, TimeoutError):
+                try:
                     async with asyncio.timeout(_LINES_SECONDS):
                         await self._last_lines(client, container, found.attempt)
+                except Exception as error:  # A secret that is gone cannot be masked; the API may be away.
+                    logger.warning("The last lines of %s are lost: %r", container.place, error)
                 await container.remove()
-            await engine.release(self._run_id)
+            if attempt is None:
+                await engine.release(self._run_id)
         return len(there)
 
     async def _last_lines(self, client: PrefectClient, container: Container, attempt: int) -> None:

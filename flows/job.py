@@ -14,8 +14,8 @@ from functools import cache, partial
 from typing import Any, cast
 
 from prefect import Flow, get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
@@ -24,6 +24,7 @@ from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
 from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
+from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.history import is_cancelled
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
@@ -31,11 +32,13 @@ from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import run_state
+from prefect_jobs.flows.supervise import tidy
 from prefect_jobs.job import OVERRIDES
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
 from prefect_jobs.spec import ContainerSpec, Identity
 
 FLOW_NAME = "job"
+_REMAINS_SECONDS = 60.0
 
 
 async def _run(parameters: dict[str, Any]) -> State[Any]:
@@ -57,7 +60,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
         async with infrastructure.engine() as engine, get_client() as client:
-            if flow_run.run_count <= 1 and await is_cancelled(client, flow_run.id):
+            if await is_cancelled(client, flow_run.id):
+                await tidy(_leave_nothing(client, flow_run), spec.grace_seconds + _REMAINS_SECONDS)
                 return Cancelled(message="cancelled before its container was started")
             identity = Identity(
                 job=job.name,
@@ -70,14 +74,22 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             attempts = Attempts(Plan(client, job, engine, infrastructure.label, spec, identity, secrets), budget)
             async with heeding_cancellation(client, flow_run.id) as cancellation:
                 await attempts.run(flow_run, logger)
-            if cancellation.heard:
-                state = await insist(partial(client.read_flow_run, flow_run.id), "read a run")
-                return Cancelled(message=cancelled_message(state.state))
+            state = (await insist(partial(client.read_flow_run, flow_run.id), "read a run")).state
+            # Whoever cancels may have stopped the container before this process heard of it.
+            failed = attempts.last is None or not attempts.last.succeeded
+            if cancellation.heard or (failed and state is not None and (state.is_cancelling() or state.is_cancelled())):
+                return Cancelled(message=cancelled_message(state))
     except JobError as error:
         return Failed(message=str(error))
     if attempts.last is None:
         return Failed(message="the attempt ended without an outcome; its task run's log says why")
     return run_state(attempts.last)
+
+
+async def _leave_nothing(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Stop and remove what an earlier supervisor of a run left."""
+    if flow_run.run_count > 1:
+        await Remains(flow_run).end(client)
 
 
 def _described(spec: ContainerSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from prefect.client.orchestration import PrefectClient
@@ -26,7 +26,7 @@ class Plan:
     spec: ContainerSpec
     identity: Identity
     """Of the run; each attempt has its own number."""
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     """Environment variable: secret value."""
 
     def numbered(self, attempt: int) -> Identity:

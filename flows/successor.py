@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import psutil
@@ -20,35 +22,45 @@ from prefect.client.orchestration import get_client
 from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.spec import Identity
 
 # Shorter grace periods end in time; a successor costs some seconds of CPU.
 _LONG_GRACE_SECONDS = 20.0
+# How long it asks for a container that should be gone.
+_LONGEST_SECONDS = 300.0
 
 
-def leave_successor(run_id: UUID, grace_seconds: float) -> None:
-    """Start a process that ends the run should this one be killed while its container is being stopped."""
+@contextmanager
+def successor(identity: Identity, grace_seconds: float) -> Iterator[None]:
+    """Have a process at hand that stops and removes the attempt's container should this one be killed meanwhile."""
     if grace_seconds < _LONG_GRACE_SECONDS:
+        yield
         return
-    words = [str(run_id), str(os.getpid()), str(time.time() + grace_seconds)]
-    subprocess.Popen(
+    words = [str(identity.run_id), str(identity.attempt), str(os.getpid()), str(time.time() + grace_seconds)]
+    process = subprocess.Popen(
         [sys.executable, "-m", __name__, *words],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
-async def succeed(run_id: UUID, deadline: float) -> None:
-    """Stop the run's container by a deadline (seconds since 1970), remove it, and let the run end Cancelled."""
-    async with get_client() as client:
+async def succeed(run_id: UUID, attempt: int, deadline: float) -> None:
+    """Stop the attempt's container by a deadline (seconds since 1970), remove it, and let the run end Cancelled."""
+    async with get_client() as client, asyncio.timeout(max(0.0, deadline - time.time()) + _LONGEST_SECONDS):
         flow_run = await insist(lambda: client.read_flow_run(run_id), "read a run")
-        await Remains(flow_run).end(client, max(0.0, deadline - time.time()))
+        await Remains(flow_run).end(client, max(0.0, deadline - time.time()), attempt)
         await end_cancelled(client, run_id)
 
 
-def main(run_id: str, predecessor: str, deadline: str) -> None:
-    """Wait for the end of the process before this one; what it did itself is not done twice."""
+def main(run_id: str, attempt: str, predecessor: str, deadline: str) -> None:
+    """Wait for the end of the process before this one, which ends this one when all is done."""
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(predecessor)).wait()
-    asyncio.run(succeed(UUID(run_id), float(deadline)))
+    asyncio.run(succeed(UUID(run_id), int(attempt), float(deadline)))
 
 
 if __name__ == "__main__":

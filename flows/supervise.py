@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect_jobs.blocks.engine import Container
-from prefect_jobs.errors import EngineUnavailable, ImageUnavailable, InfrastructureError
+from prefect_jobs.errors import ImageUnavailable, InfrastructureError
 from prefect_jobs.flows.log import RunLog
 from prefect_jobs.flows.plan import Plan
-from prefect_jobs.flows.successor import leave_successor
+from prefect_jobs.flows.successor import successor
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
+
+_logger = logging.getLogger("prefect_jobs.supervision")
 
 # Pulls may take long, yet an engine or a registry that never answers must not hold a run for ever.
 DEFAULT_START_TIMEOUT = 600.0
@@ -56,7 +60,7 @@ class Supervision:
         """
         begun = taken_up or datetime.now(UTC)
         try:
-            launched = await self._launch(seconds_left())
+            launched = await self._launch(seconds_left(), taken_up=taken_up is not None)
         except asyncio.CancelledError:
             await tidy(self._keep_cancelled(None))
             raise
@@ -72,8 +76,9 @@ class Supervision:
             await self._keep(outcome)
         except BaseException:
             # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
-            await self._stop(launched, begun)
-            await tidy(launched.remove(), _REMOVAL_SECONDS)
+            with deaf_to_sigterm(), successor(self._identity, self._spec.grace_seconds):
+                await self._stop(launched, begun)
+                await tidy(launched.remove(), _REMOVAL_SECONDS)
             raise
         if is_kept(self._spec, outcome):
             self._logger.info("Kept for a look, for %g s from its end: %s", self._spec.keep_seconds, launched.place)
@@ -81,18 +86,17 @@ class Supervision:
             await tidy(launched.remove(), _REMOVAL_SECONDS)
         return outcome
 
-    async def _launch(self, left: float | None) -> Container | Outcome:
+    async def _launch(self, left: float | None, *, taken_up: bool) -> Container | Outcome:
         """The container, launched in time; or an outcome, and nothing is left of it."""
         if left == 0:
-            return self._without_container(Reason.TIMED_OUT, _TOTAL)
+            there = await self._left_behind() if taken_up else None
+            return there or self._without_container(Reason.TIMED_OUT, _TOTAL)
         seconds = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, left)
         try:
             try:
                 async with asyncio.timeout(seconds):
                     plan = self._plan
                     return await plan.engine.launch(self._spec, self._identity, plan.secrets, self._tell)
-            except EngineUnavailable:
-                raise
             except BaseException:
                 await tidy(self._plan.engine.discard(self._identity))
                 raise
@@ -107,6 +111,14 @@ class Supervision:
                 Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
                 f"{what}; the last that was tried: {self._waiting_for}",
             )
+
+    async def _left_behind(self) -> Container | None:
+        """The container that an earlier supervisor started; one that was never started goes."""
+        container = self._plan.engine.container(self._identity)
+        if await container.age() > 0:
+            return container
+        await tidy(container.remove())
+        return None
 
     def _without_container(self, reason: Reason, message: str) -> Outcome:
         return Outcome(reason=reason, attempt=self._identity.attempt, message=self._plan.mask(message))
@@ -135,12 +147,13 @@ class Supervision:
                 async with asyncio.timeout(seconds):
                     outcome = await container.wait()
                 # An earlier supervisor may have stopped it.
-                timed_out = outcome.reason is Reason.KILLED and limit is not None and (outcome.seconds or 0.0) >= limit
+                ran_out = limit is not None and (outcome.seconds or 0.0) >= limit
+                timed_out = ran_out and (container.told_to_stop or outcome.reason is Reason.KILLED)
             except TimeoutError:
                 await container.stop(self._spec.grace_seconds)
                 outcome = await container.wait()
                 # While the engine was away, the container may have ended by itself and in time.
-                timed_out = outcome.seconds is None or seconds is None or outcome.seconds >= seconds + age
+                timed_out = container.told_to_stop
             if timed_out:
                 what = _TOTAL if seconds == left else f"it ran longer than its timeout of {limit:g} s"
                 outcome = outcome.model_copy(update={"reason": Reason.TIMED_OUT, "message": what})
@@ -157,7 +170,6 @@ class Supervision:
     async def _stop(self, container: Container, begun: datetime) -> None:
         """Stop the container and keep its last lines; at the end of this process there is no time to insist."""
         self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
-        leave_successor(self._identity.run_id, self._spec.grace_seconds)
         grace = self._spec.grace_seconds
         await tidy(persistently(container.stop, grace), grace + _TIDY_SECONDS)
         await tidy(self._last_lines(container))
@@ -181,14 +193,32 @@ class Supervision:
 
 def is_kept(spec: ContainerSpec, outcome: Outcome) -> bool:
     """Whether the container of an attempt that ended so stays for a look."""
-    return bool(spec.keep_seconds and outcome.exit_code and outcome.reason is not Reason.CANCELLED)
+    # What was never started has nothing to look at.
+    return bool(spec.keep_seconds and outcome.exit_code and outcome.started and outcome.reason is not Reason.CANCELLED)
 
 
 async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> None:
-    """Put something in order; an engine that is away cannot be asked, and what is left is swept later."""
-    with contextlib.suppress(TimeoutError):
+    """Put something in order; where that fails, what is left is swept later, and how the attempt ended still counts."""
+    try:
         async with asyncio.timeout(seconds):
             await removal
+    except TimeoutError:
+        _logger.warning("Left for a sweep: no answer within %g s", seconds)
+    except Exception as error:
+        _logger.warning("Left for a sweep: %r", error)
+
+
+@contextlib.contextmanager
+def deaf_to_sigterm() -> Iterator[None]:
+    """Whoever tells this process to end once more changes nothing: it does what it can already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def persistently(stop: Callable[[float], Awaitable[None]], seconds: float) -> None:

@@ -8,22 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled
 
 from prefect_jobs.blocks.engine import Engine, Found
 from prefect_jobs.blocks.loading import load_infrastructure, saved_infrastructures
 from prefect_jobs.errors import InfrastructureError, MissingExtraError, NotFoundError
+from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.quantities import Duration
-from prefect_jobs.spec import Identity
 
 # A run that just ended is still tidied up by its own supervisor, and one that crashed may be taken up again.
 DEFAULT_AGE = Duration("10m")
@@ -74,11 +71,13 @@ async def sweep_all(
 
 async def discard_expired(client: PrefectClient, engine: Engine, installation: str) -> None:
     """Remove the containers of an installation that were kept for a look and whose time is over."""
-    for found in await engine.containers():
+    listed = await engine.containers()
+    for found in listed:
         if found.installation != installation or found.kept_until is None or found.is_kept:
             continue
-        await _discard(engine, found)
-        if await _why_gone(client, found.run_id, Duration(0)) is not None:
+        await engine.discard(found.identity)
+        alone = not any(each.run_id == found.run_id and each.attempt != found.attempt for each in listed)
+        if alone and await _is_over(client, found.run_id):
             await engine.release(found.run_id)
 
 
@@ -101,23 +100,20 @@ async def _sweep_engine(
         if dry_run:
             continue
         for found in going:
-            await _discard(engine, found)
+            await engine.discard(found.identity)
         await engine.release(run_id)
-        await _end_cancelling(client, run_id)
+        with suppress(ObjectNotFound):
+            await end_cancelled(client, run_id, "its supervisor was gone, and a sweep removed its container")
     return swept
 
 
-async def _discard(engine: Engine, found: Found) -> None:
-    await engine.discard(Identity(job=found.job, version="", run_id=found.run_id, run_name="", attempt=found.attempt))
-
-
-async def _end_cancelling(client: PrefectClient, run_id: UUID) -> None:
-    """Let a run whose supervisor died before it was cancelled end Cancelled."""
-    with suppress(ObjectNotFound):
-        flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
-        if flow_run.state is not None and flow_run.state.is_cancelling():
-            cancelled: State[Any] = Cancelled(message="its supervisor was gone; the sweep removed its container")
-            await insist(partial(client.set_flow_run_state, run_id, cancelled, force=True), "end a run")
+async def _is_over(client: PrefectClient, run_id: UUID) -> bool:
+    """Whether nobody can take the run up again; one that crashed may be."""
+    try:
+        state = (await insist(partial(client.read_flow_run, run_id), "read a run")).state
+    except ObjectNotFound:
+        return True
+    return state is not None and state.is_final() and not state.is_crashed()
 
 
 async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -> str | None:

@@ -159,7 +159,7 @@ class ContainerSpec(Model):
     grace_seconds: float = 10.0
     """Seconds from SIGTERM to SIGKILL when it is stopped."""
     start_timeout: float | None = None
-    """Seconds in which the container must have started, pull included; None waits on."""
+    """Seconds in which the container must have started, pull included; None is ten minutes."""
     attempt_timeout: float | None = None
     """Seconds that it may run; None is no limit."""
     keep_seconds: float | None = None

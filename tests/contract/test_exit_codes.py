@@ -64,13 +64,24 @@ async def test_what_somebody_kills_with_sigkill_was_killed(bench: Bench) -> None
 async def test_an_outcome_knows_what_was_used(bench: Bench) -> None:
     # Two seconds, because engines measure once a second.
     busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
-    outcome = (
-        await bench.run(bench.sh(f"{busy}; sleep 2.2; head -c 40000000 /dev/zero | tail -c 40000000 >/dev/null"))
-    ).outcome
+    big = "dd if=/dev/zero of=/dev/null bs=40000000 count=1 2>/dev/null"
+    outcome = (await bench.run(bench.sh(f"{big}; {busy}; sleep 2.2"))).outcome
     assert outcome.cpu_seconds is not None
     assert 0.02 < outcome.cpu_seconds < 20
     assert outcome.peak_memory is not None
-    assert outcome.peak_memory > 2**18
+    assert 40_000_000 < outcome.peak_memory < 200_000_000
+
+
+async def test_what_was_used_is_known_of_one_that_was_stopped(bench: Bench) -> None:
+    container = await bench.launch(bench.sh("echo up; sleep 60"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(container.wait(), 2.5)
+    await container.stop(1)
+    outcome = await container.wait()
+    assert container.told_to_stop
+    assert outcome.cpu_seconds is not None
+    assert outcome.peak_memory is not None
+    assert outcome.peak_memory > 100_000
 
 
 async def test_a_container_that_runs_knows_its_age(bench: Bench) -> None:

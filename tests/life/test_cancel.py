@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -41,6 +42,8 @@ COVERED = [
     ("far_ahead", "handle", "process"),
 ]
 ONLY_DOCKER = ("pulling", "created_and_not_started")
+# Its first attempt, or the next, may start in the moment of the cancellation.
+STARTING = ("process_importing", "flow_begins", "created_and_not_started", "between_quick_retries", "just_ending")
 NEVER_BEGUN = ("far_ahead", "without_worker", "behind_a_limit", "process_on_its_way")
 
 
@@ -71,7 +74,7 @@ async def test_runs_that_are_cancelled_in_any_phase_and_way_end_cancelled_and_le
         row = f"{phase:24} {way:24} {infrastructure:8} {done.gone:5.1f} {done.final:5.1f} {done.state}: {done.message}"
         print(row, done.left or "", flush=True)
         ended_by_itself = phase == "just_ending" and done.state == "Completed"
-        more = done.attempts - attempts > (phase not in (*NEVER_BEGUN, "pulling"))
+        more = done.attempts - attempts > (phase in STARTING)
         if more or done.left or done.gone > IN_TIME or not (done.state == "Cancelled" or ended_by_itself):
             wrong.append((row, done))
 
@@ -227,6 +230,22 @@ async def test_a_worker_that_comes_late_does_not_shorten_the_grace_period(prefec
     await asyncio.wait_for(supervisor.wait(), 30)
     await run.refresh()
     assert (run.state, await lines(run), left_by(run.id)) == ("Cancelled", ["up", "saved"], [])
+
+
+async def test_a_process_that_is_told_to_end_again_and_again_stops_its_container_first(
+    prefect_api: str, busybox: str
+) -> None:
+    script = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while true; do sleep 0.1; done"
+    run = await Place(None, "docker", busybox).start(["sh", "-c", script], grace_period="15s")
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    for _ in range(4):
+        with contextlib.suppress(ProcessLookupError):
+            supervisor.terminate()
+        await asyncio.sleep(0.4)
+    await asyncio.wait_for(supervisor.wait(), 30)
+    assert await lines(run) == ["up", "saved"]
+    assert left_by(run.id) == []
 
 
 async def is_stopping(run: JobRun) -> bool:

@@ -96,3 +96,54 @@ async def test_an_attempts_timeout_counts_from_its_start_whoever_looks_after_it(
     assert 8 <= outcome.seconds < 10
     assert outcome.waited_seconds is not None
     assert outcome.waited_seconds < 8
+
+
+@pytest.mark.parametrize("infrastructure", ["process", "docker"])
+async def test_a_container_that_outlived_its_total_timeout_is_stopped_by_whoever_takes_it_up(
+    infrastructure: str, busybox: str, prefect_api: str
+) -> None:
+    script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done"
+    job = Job(
+        name=f"overdue-{infrastructure}",
+        infrastructure=infrastructure,
+        image=busybox,
+        command=["sh", "-c", script],
+        timeout={"total": 8},
+    )
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await kill(supervisor)
+    await asyncio.sleep(8)
+    await supervise(run)
+    await run.refresh()
+    (outcome,) = run.attempts
+    assert (run.state, outcome.reason, outcome.exit_code) == ("TimedOut", Reason.TIMED_OUT, 5)
+    assert outcome.message == "the total timeout has passed"
+    assert await _container_lines(run) == ["up", "bye"]
+    async with (await load_infrastructure(infrastructure)).engine() as engine:
+        assert run.id not in [found.run_id for found in await engine.containers()]
+
+
+@pytest.mark.parametrize("infrastructure", ["process", "docker"])
+async def test_a_run_that_was_cancelled_while_nobody_looked_after_it_is_not_taken_up(
+    infrastructure: str, busybox: str, prefect_api: str
+) -> None:
+    script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done"
+    job = Job(
+        name=f"abandoned-{infrastructure}", infrastructure=infrastructure, image=busybox, command=["sh", "-c", script]
+    )
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await kill(supervisor)
+    await run.cancel()
+    assert run.state == "Cancelling"
+    await supervise(run)
+    await run.refresh()
+    assert run.state == "Cancelled"
+    assert await _container_lines(run) == ["up", "bye"]
+    async with (await load_infrastructure(infrastructure)).engine() as engine:
+        assert run.id not in [found.run_id for found in await engine.containers()]

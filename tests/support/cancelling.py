@@ -43,7 +43,13 @@ class Place:
 
     async def start(self, command: list[str], *, state: State[Any] | None = None, **keys: Any) -> JobRun:
         """A run of a new job, as soon as it is created."""
-        fields = {"infrastructure": self.infrastructure, "image": self.image, "grace_period": f"{GRACE:g}s", **keys}
+        fields = {
+            "infrastructure": self.infrastructure,
+            "image": self.image,
+            "grace_period": f"{GRACE:g}s",
+            "retries": 2,
+            **keys,
+        }
         job = Job.model_validate({"name": f"job-{uuid4().hex[:8]}", "command": command, **fields})
         change = await job.apply(work_pool=self.pool)
         async with get_client() as client:

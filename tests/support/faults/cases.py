@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -193,7 +193,13 @@ def _control_group(limit: int) -> Iterator[Path]:
     "attempt timeout", Reason.TIMED_OUT, FAILED, "TimedOut", r"timed out: it ran longer than its timeout of 1 s"
 )  # fmt: skip
 async def attempt_timeout(stage: Stage) -> Seen:
-    return await stage.run(LONG, timeout={"attempt": 1})
+    return _late_by(1, await stage.run(LONG, timeout={"attempt": 1}))
+
+
+def _late_by(seconds: float, seen: Seen) -> Seen:
+    """A run whose container had so many seconds."""
+    assert seen.outcome.started is not None
+    return Seen(seen.run, seen.outcome.started + timedelta(seconds=seconds))
 
 
 @case("total timeout", Reason.TIMED_OUT, FAILED, "TimedOut", r"timed out: the total timeout has passed")
@@ -206,7 +212,7 @@ async def total_timeout(stage: Stage) -> Seen:
     r"timed out: it ran longer than its timeout of 1 s",
 )  # fmt: skip
 async def stubborn(stage: Stage) -> Seen:
-    return await stage.run("trap '' TERM; echo up; while :; do sleep 0.1; done", timeout={"attempt": 1})
+    return _late_by(1, await stage.run("trap '' TERM; echo up; while :; do sleep 0.1; done", timeout={"attempt": 1}))
 
 
 @case(
