@@ -71,14 +71,14 @@ async def sweep_all(
 
 async def discard_expired(client: PrefectClient, engine: Engine, installation: str) -> None:
     """Remove the containers of an installation that were kept for a look and whose time is over."""
-    listed = await engine.containers()
-    for found in listed:
-        if found.installation != installation or found.kept_until is None or found.is_kept:
-            continue
+    listed = [found for found in await engine.containers() if found.installation == installation]
+    expired = [found for found in listed if found.kept_until is not None and not found.is_kept]
+    for found in expired:
         await engine.discard(found.identity)
-        alone = not any(each.run_id == found.run_id and each.attempt != found.attempt for each in listed)
-        if alone and await _is_over(client, found.run_id):
-            await engine.release(found.run_id)
+    left = {found.run_id for found in listed if found not in expired}
+    for run_id in {found.run_id for found in expired} - left:
+        if await _is_over(client, run_id):
+            await engine.release(run_id)
 
 
 async def _sweep_engine(

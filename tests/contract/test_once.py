@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from bench import Bench, first_line, read
 from hosts import Host, processes_with
 
-from prefect_jobs.outcome import Reason
+from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import Identity
 
 # Counts the starts in the run's checkpoint folder, which all containers of the run share.
@@ -26,6 +26,11 @@ async def _starts(bench: Bench, run_id: UUID) -> int:
     return len(ended.texts)
 
 
+def _but_usage(outcome: Outcome) -> Outcome:
+    """An outcome without what an engine knows only while a container runs."""
+    return outcome.model_copy(update={"cpu_seconds": None, "peak_memory": None})
+
+
 async def test_launching_what_runs_attaches_to_it(bench: Bench) -> None:
     identity = bench.identity()
     spec = bench.sh(COUNTING + "sleep 1; echo end")
@@ -33,7 +38,8 @@ async def test_launching_what_runs_attaches_to_it(bench: Bench) -> None:
     assert await first_line(first) == "started"
     second = await bench.launch(spec, identity)
     one, two = await asyncio.gather(bench.end_of(first), bench.end_of(second))
-    assert one == two
+    assert _but_usage(one.outcome) == _but_usage(two.outcome)
+    assert one.lines == two.lines
     assert one.texts == ["started", "end"]
     assert await _starts(bench, identity.run_id) == 1
 
@@ -44,7 +50,8 @@ async def test_launching_what_has_ended_gives_its_outcome_and_its_whole_log(benc
     ended = await bench.run(spec, identity)
     for _ in range(2):
         again = await bench.run(spec, identity)
-        assert again == ended
+        assert _but_usage(again.outcome) == _but_usage(ended.outcome)
+        assert again.lines == ended.lines
     assert (ended.outcome.reason, ended.outcome.exit_code) == (Reason.FAILED, 3)
     assert await _starts(bench, identity.run_id) == 1
 

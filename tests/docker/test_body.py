@@ -35,7 +35,7 @@ async def test_what_a_shape_does_not_name_is_not_limited(bench: Bench, inspect: 
 
 
 async def test_a_container_carries_the_labels_by_which_it_is_found(bench: Bench, inspect: Inspect) -> None:
-    identity = bench.identity(job="train", version="abc", attempt=2, installation="here")
+    identity = bench.identity(job="train", version="abc", attempt=2, installation="here", supervisor="host/1")
     labels = inspect(await bench.launch(bench.spec("true"), identity))["Config"]["Labels"]
     assert labels == {
         "prefect-jobs/job": "train",
@@ -43,6 +43,7 @@ async def test_a_container_carries_the_labels_by_which_it_is_found(bench: Bench,
         "prefect-jobs/run-id": str(identity.run_id),
         "prefect-jobs/attempt": "2",
         "prefect-jobs/installation": "here",
+        "prefect-jobs/supervisor": "host/1",
     }
 
 

@@ -89,8 +89,8 @@ async def test_hundreds_of_streams_leave_room_to_ask(busybox: str) -> None:
             assert {len(lines) for lines in await asyncio.gather(*following)} == {1}
 
 
-async def test_labels_say_who_started_a_container_and_how_long_it_is_kept(busybox: str) -> None:
+async def test_a_label_says_how_long_a_container_is_kept(busybox: str) -> None:
     async with bench_on(Docker(), busybox) as bench:
-        container = await bench.launch(bench.spec("true", keep_seconds=60.0), bench.identity(supervisor="host/1"))
+        container = await bench.launch(bench.spec("true", keep_seconds=60.0))
         labels = json.loads(docker("inspect", container.id))[0]["Config"]["Labels"]  # type: ignore[attr-defined]
-        assert (labels["prefect-jobs/supervisor"], labels["prefect-jobs/keep-seconds"]) == ("host/1", "60.0")
+        assert labels["prefect-jobs/keep-seconds"] == "60.0"

@@ -105,8 +105,8 @@ async def test_secrets_reach_the_container_and_show_nowhere(deploy: Deploy, star
     await Secret(value=value).save(name)
     script = 'echo "out $TOKEN"; echo "err <$TOKEN$TOKEN>" >&2; echo ${#TOKEN}; exit 3'
     done = await start(await deploy(command=["sh", "-c", script], secrets={"TOKEN": name}))
-    assert sorted(done.lines) == sorted([str(len(value)), "err <******>", "out ***"])
-    assert done.message == "exit code 3\nerr <******>"
+    assert sorted(done.lines) == sorted([str(len(value)), "err <***>", "out ***"])
+    assert done.message == "exit code 3\nerr <***>"
     assert done.run.outcome is not None
     assert value not in done.run.outcome.model_dump_json()
     assert value not in "".join(done.told) + done.run.flow_run.model_dump_json()

@@ -8,13 +8,10 @@ from uuid import uuid4
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect_docker.host import DockerHost
 from ran import Execute, Ran, ran
 
 from prefect_jobs import Job, JobRun, Reason
-from prefect_jobs.blocks.docker import Docker
 from prefect_jobs.deployments.runs import read_job
-from prefect_jobs.flows import supervise
 
 Sh = Callable[..., Awaitable[Ran]]
 Deploy = Callable[..., Awaitable[Job]]
@@ -51,12 +48,6 @@ async def test_a_command_that_is_not_there_fails_with_127(sh: Sh, start: Start, 
     assert "no-such-program-anywhere" in done.message
 
 
-async def test_a_kill_for_memory_has_a_name_of_its_own(sh: Sh, busybox: str) -> None:
-    done = await sh("tail -c 200000000 /dev/zero", image=busybox, infrastructure="docker", shape={"memory": "32Mi"})
-    assert (done.state.type, done.state.name) == (StateType.FAILED, "OutOfMemory")
-    assert "limit of 32 MiB" in done.message
-
-
 async def test_an_image_that_cannot_be_had_crashes_the_run_and_is_not_tried_again(
     deploy: Deploy, start: Start, docker_engine: None
 ) -> None:
@@ -66,25 +57,6 @@ async def test_an_image_that_cannot_be_had_crashes_the_run_and_is_not_tried_agai
     assert f"image '{job.image}' is not on the engine, and the pull policy is Never" in done.message
     assert [outcome.reason for outcome in done.run.attempts] == [Reason.IMAGE_UNAVAILABLE]
     assert done.run.exit_code == 1
-
-
-async def test_a_container_that_the_engine_refuses_crashes_the_run_in_the_engines_words(sh: Sh, busybox: str) -> None:
-    done = await sh("true", image=busybox, infrastructure="docker", shape={"gpu": 1})
-    assert (done.state.type, done.state.name) == (StateType.CRASHED, "Unschedulable")
-    assert "could not select device driver" in done.message
-
-
-async def test_an_engine_that_is_away_does_not_hold_a_run_for_ever(
-    deploy: Deploy, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervise, "_TIDY_SECONDS", 0.3)
-    name = f"away-{uuid4().hex[:8]}"
-    await Docker(host=DockerHost(base_url="unix:///no/such/docker.sock")).save(name)
-    job = await deploy(image="name:1", command=["true"], timeout={"start": 0.5})
-    done = await start(job, infrastructure=f"docker/{name}")
-    assert (done.state.type, done.state.name) == (StateType.CRASHED, "Unschedulable")
-    assert "had not started after 0.5 s" in done.message
-    assert "/no/such/docker.sock" in done.message
 
 
 async def test_a_run_cannot_replace_the_template(deploy: Deploy, execute: Execute) -> None:

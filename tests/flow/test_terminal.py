@@ -47,8 +47,13 @@ def test_a_line_reads_as_a_terminal_shows_it(written: str, expected: str) -> Non
 class _Written(Container):
     """A container that wrote some lines."""
 
+    place, told_to_stop = "nowhere", False
+
     def __init__(self, *texts: str) -> None:
         self.texts = texts
+
+    async def age(self) -> float:
+        return 0.0
 
     async def logs(self, after: datetime | None = None):  # type: ignore[no-untyped-def]
         for number, text in enumerate(self.texts):

@@ -123,7 +123,7 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     assert sum("accuracy" in line for line in written) == 1
 
     await page.get_by_role("tab", name="Artifacts").click()
-    await page.get_by_text(f"Attempt 1 of job {job_name} on docker").click()
+    await page.get_by_text(f"Attempt 1: exit code 0 (job {job_name} on docker)").click()
     for name, value in (("reason", "succeeded"), ("exit_code", "0")):
         await expect(page.get_by_role("row").filter(has_text=name)).to_contain_text(value)
 
@@ -171,7 +171,7 @@ async def test_the_form_of_the_older_interface_starts_a_run_too_and_shows_why_a_
     await expect(page.get_by_text("forest 0.3 seen")).to_be_visible(timeout=90_000)
     await expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     await page.get_by_text("Artifacts", exact=True).click()
-    await page.get_by_text(f"Attempt 1 of job {unique} on docker").click()
+    await page.get_by_text(f"Attempt 1: exit code 0 (job {unique} on docker)").click()
     for name, value in (("reason", "succeeded"), ("exit_code", "0")):
         await expect(page.get_by_role("row").filter(has_text=name)).to_contain_text(value)
 
