@@ -23,7 +23,7 @@ faults: $(STAMP)
 # The wheel as a user gets it: the newest versions within its bounds, the extra docker, and no checkout to import from.
 # WHEEL_TESTS=tests runs all but what makes environments of its own or rewrites code of the checkout.
 WHEEL := .cache/wheel
-WHEEL_TESTS ?= $(addprefix tests/,apply blocks deployments document flow request reaching/test_command_line.py)
+WHEEL_TESTS ?= $(addprefix tests/,apply blocks document request flow/test_states.py flow/test_outcomes.py reaching/test_command_line.py)
 LEFT_OUT := install demo examples docs
 test-wheel: $(UV)
 	rm -rf $(WHEEL) build && mkdir -p $(WHEEL)

@@ -42,6 +42,8 @@ class Remains:
         self.infrastructure = request.overrides.infrastructure or self.job.infrastructure
         self._spec = container_spec(deployed, request)
         self._run_id = flow_run.id
+        state = flow_run.state
+        self._is_cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
 
     @property
     def grace_seconds(self) -> float:
@@ -74,7 +76,7 @@ class Remains:
                 except Exception as error:  # A secret that is gone cannot be masked; the API may be away.
                     logger.warning("The last lines of %s are lost: %r", container.place, error)
                 await container.remove()
-            if attempt is None:
+            if attempt is None or self._is_cancelled:
                 await engine.release(self._run_id)
         return len(there)
 
