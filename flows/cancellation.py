@@ -23,7 +23,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import insist, run_now
 
 # A worker that lives has told the flow's process to end by then.
 _WORKER_SECONDS = 3.0
@@ -75,7 +75,7 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIter
 
 async def end_cancelled(client: PrefectClient, run_id: UUID, how: str = NOTHING_LEFT) -> bool:
     """Let a run that is Cancelling end Cancelled, with the words of who cancelled it; whether it was Cancelling."""
-    flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+    flow_run = await run_now(client, run_id)
     state = flow_run.state
     if state is None or not state.is_cancelling():
         return False
@@ -98,7 +98,7 @@ async def _cancelled(client: PrefectClient, run_id: UUID) -> None:
         while True:
             bell.clear()
             try:
-                flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+                flow_run = await run_now(client, run_id)
             except ObjectNotFound:
                 return  # Deleted: nobody can want its container any more.
             if flow_run.state is not None and flow_run.state.is_cancelled():

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Crashed
 
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.records import outcomes
 from prefect_jobs.flows.states import run_state
 from prefect_jobs.outcome import Outcome, Reason
@@ -71,7 +71,7 @@ async def is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
 
 async def was_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     """Whether a person has cancelled the run that is going on."""
-    flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+    flow_run = await run_now(client, run_id)
     return flow_run.state is not None and (flow_run.state.is_cancelling() or flow_run.state.is_cancelled())
 
 

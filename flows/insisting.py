@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from uuid import UUID
 
 import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 
 from prefect_jobs.blocks.patience import Patience
 
@@ -24,3 +27,12 @@ insist = _PATIENCE.insist
 Raises:
     httpx.HTTPStatusError: the API answered that it will not, with a status of 400 to 499.
 """
+
+
+async def run_now(client: PrefectClient, run_id: UUID) -> FlowRun:
+    """A run as it is now.
+
+    Raises:
+        ObjectNotFound: it was deleted.
+    """
+    return await insist(lambda: client.read_flow_run(run_id), "read a run")

@@ -10,7 +10,7 @@ import inspect
 import os
 import socket
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any, cast
 
 from prefect import Flow, get_run_logger
@@ -26,7 +26,7 @@ from prefect_jobs.flows.attempts import Attempts, Logger
 from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.history import is_cancelled
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.retries import Budget
@@ -74,7 +74,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             attempts = Attempts(Plan(client, job, engine, infrastructure.label, spec, identity, secrets), budget)
             async with heeding_cancellation(client, flow_run.id) as cancellation:
                 await attempts.run(flow_run, logger)
-            state = (await insist(partial(client.read_flow_run, flow_run.id), "read a run")).state
+            state = (await run_now(client, flow_run.id)).state
             # Whoever cancels may have stopped the container before this process heard of it.
             failed = attempts.last is None or not attempts.last.succeeded
             if cancellation.heard or (failed and state is not None and (state.is_cancelling() or state.is_cancelled())):

@@ -21,7 +21,7 @@ from prefect.client.orchestration import get_client
 
 from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.ending import Remains
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.spec import Identity
 
 # Shorter grace periods end in time; a successor costs some seconds of CPU.
@@ -51,7 +51,7 @@ def successor(identity: Identity, grace_seconds: float) -> Iterator[None]:
 async def succeed(run_id: UUID, attempt: int, deadline: float) -> None:
     """Stop the attempt's container by a deadline (seconds since 1970), remove it, and let the run end Cancelled."""
     async with get_client() as client, asyncio.timeout(max(0.0, deadline - time.time()) + _LONGEST_SECONDS):
-        flow_run = await insist(lambda: client.read_flow_run(run_id), "read a run")
+        flow_run = await run_now(client, run_id)
         await Remains(flow_run).end(client, max(0.0, deadline - time.time()), attempt)
         await end_cancelled(client, run_id)
 

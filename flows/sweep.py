@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from uuid import UUID
 
 from prefect import flow, get_run_logger
@@ -18,7 +17,7 @@ from prefect_jobs.blocks.engine import Engine, Found
 from prefect_jobs.blocks.loading import load_infrastructure, saved_infrastructures
 from prefect_jobs.errors import InfrastructureError, MissingExtraError, NotFoundError
 from prefect_jobs.flows.cancellation import end_cancelled
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.quantities import Duration
 
@@ -110,7 +109,7 @@ async def _sweep_engine(
 async def _is_over(client: PrefectClient, run_id: UUID) -> bool:
     """Whether nobody can take the run up again; one that crashed may be."""
     try:
-        state = (await insist(partial(client.read_flow_run, run_id), "read a run")).state
+        state = (await run_now(client, run_id)).state
     except ObjectNotFound:
         return True
     return state is not None and state.is_final() and not state.is_crashed()
@@ -119,7 +118,7 @@ async def _is_over(client: PrefectClient, run_id: UUID) -> bool:
 async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -> str | None:
     """Why what a run left may go, or None while the run may still need it."""
     try:
-        flow_run = await insist(partial(client.read_flow_run, run_id), "read a run")
+        flow_run = await run_now(client, run_id)
     except ObjectNotFound:
         return "Prefect does not know the run any more"
     state = flow_run.state
