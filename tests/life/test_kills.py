@@ -93,6 +93,8 @@ async def _play(number: int, image: str, seen: Seen) -> None:
     await job.apply()
     run: JobRun = await job.run()
     for moment in (MOMENTS[number // 2 % len(MOMENTS)], *chance.choices(MOMENTS, k=chance.randrange(2))):
+        if await _is_over(run):  # To run it again would be to start it anew, as a person may.
+            break
         supervisor = await start_supervisor(run)
         killed = asyncio.ensure_future(_moment(run, infrastructure, moment, chance))
         ended = asyncio.create_task(supervisor.wait())
@@ -101,8 +103,7 @@ async def _play(number: int, image: str, seen: Seen) -> None:
         seen.kills[moment if not ended.done() else "too late"] += 1
         await kill(supervisor)
         await asyncio.gather(killed, ended, return_exceptions=True)
-    await run.refresh()
-    if run.flow_run.state is None or not run.flow_run.state.is_final():
+    if not await _is_over(run):
         await (await start_supervisor(run)).wait()
         await run.refresh()
     written = await lines(run)
@@ -113,6 +114,11 @@ async def _play(number: int, image: str, seen: Seen) -> None:
     seen.doubled += counts.total() - len(counts)
     seen.left += len(containers_of(run.id)) + len(_left(run))
     assert written == EXPECTED, (number, infrastructure)
+
+
+async def _is_over(run: JobRun) -> bool:
+    state = (await run.refresh()).flow_run.state
+    return state is not None and state.is_final()
 
 
 def _left(run: JobRun) -> list[str]:
