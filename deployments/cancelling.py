@@ -84,6 +84,13 @@ async def see_to_it(
     except JobError as error:
         tell(f"{error}")
         return await end(client, flow_run, cancelled_message(flow_run.state, "forced")) if force else flow_run
+    if flow_run.state is not None and flow_run.state.is_final():
+        try:
+            words = NOTHING_LEFT if await remains.end(client) else "no container of it was found"
+        except (JobError, TimeoutError) as error:
+            words = f"its infrastructure could not be looked at: {error or 'no answer'}"
+        tell(f"{flow_run.name}: {words}")
+        return flow_run
     if not force:
         patience = remains.grace_seconds + _SUPERVISOR_SECONDS
         tell(f"Cancelling {flow_run.name}; its worker is given {patience:g} s to stop the container")

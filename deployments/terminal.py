@@ -46,6 +46,8 @@ def cancel(run: JobRun, *, wait: bool, force: bool) -> int:
     state = run.flow_run.state
     if state is not None and state.is_final():
         tell(f"{run.name} has ended already: {run.state}")
+        if force:
+            run.end(tell, force=True)
         return 0 if state.is_cancelled() else 1
     run.cancel("prefect-jobs cancel")
     if wait or force:

@@ -25,7 +25,7 @@ from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.states import retriable, run_state
 from prefect_jobs.flows.supervise import Supervision, is_kept, tidy
 from prefect_jobs.flows.sweep import discard_expired
-from prefect_jobs.outcome import Outcome
+from prefect_jobs.outcome import Outcome, Reason
 
 Logger = logging.LoggerAdapter[logging.Logger]
 
@@ -138,9 +138,16 @@ def _never(*_: object) -> bool:
 @task(name="attempt", cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=_never)
 async def attempt(attempts: Attempts) -> State[Any]:
     """One container of a job run."""
-    context = TaskRunContext.get()
+    context, working = TaskRunContext.get(), asyncio.current_task()
     assert context is not None
-    return run_state(await attempts.make(context.task_run.id))
+    assert working is not None
+    try:
+        return run_state(await attempts.make(context.task_run.id))
+    except asyncio.CancelledError:
+        if attempts.last is None or attempts.last.reason is not Reason.CANCELLED:
+            raise
+        working.uncancel()
+        return run_state(attempts.last)
 
 
 @task(name="attempts", task_run_name="attempts", cache_policy=NO_CACHE, persist_result=False)

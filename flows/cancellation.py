@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +22,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelled
 
 from prefect_jobs.flows.insisting import insist, run_now
@@ -39,14 +41,16 @@ class Cancellation:
     """Whether the run was cancelled while its flow was at work."""
 
     heard: bool = False
+    told: bool = False
+    """Whether its process was told to end, by its worker for instance."""
 
 
 @asynccontextmanager
 async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIterator[Cancellation]:
     """End the block early when the run is cancelled; ``heard`` tells so.
 
-    Where the block is ended from outside, because a worker tells the process to end, a run that was cancelled is ended
-    Cancelled before this process is: whoever comes after has nothing to do for it.
+    Raises:
+        TerminationSignal: the process was told to end (SIGTERM) and the run was not cancelled, as Prefect has it.
     """
     working = asyncio.current_task()
     assert working is not None
@@ -55,22 +59,60 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIter
     async def heed() -> None:
         await _cancelled(client, run_id)
         cancellation.heard = True
-        working.cancel()
+        if not cancellation.told:
+            working.cancel()
+
+    def told() -> None:
+        # Whoever says it again changes nothing: the block is on its way to its end.
+        if not cancellation.told and not cancellation.heard:
+            working.cancel()
+        cancellation.told = True
 
     heeding = asyncio.create_task(heed(), name="prefect-jobs: cancellation")
     try:
-        yield cancellation
-        if cancellation.heard:
-            await asyncio.sleep(0)  # The block was just done; the cancellation arrives here.
-    except asyncio.CancelledError:
-        if not cancellation.heard:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(_REPORT_SECONDS):
-                    await end_cancelled(client, run_id)
-            raise
-        working.uncancel()
+        with _told_to_end(told):
+            try:
+                yield cancellation
+                if cancellation.heard or cancellation.told:
+                    await asyncio.sleep(0)  # The block was just done; the cancellation arrives here.
+            except asyncio.CancelledError:
+                if not cancellation.heard and not cancellation.told:
+                    raise
+                working.uncancel()
+            if cancellation.told and not cancellation.heard:
+                cancellation.heard = await _is_cancelled(client, run_id)
+                if not cancellation.heard:
+                    raise TerminationSignal(signal=signal.SIGTERM)
     finally:
         heeding.cancel()
+
+
+@contextmanager
+def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
+    """Act between two steps of the event loop when this process is told to end.
+
+    Prefect raises an exception in the middle of whatever is at work: where that is a task beside the flow's own, a
+    reader of lines for instance, that one ends, and the flow goes on as if nothing had been said.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, act)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
+async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+    """Whether the run was cancelled, as far as the API says so in time."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_REPORT_SECONDS):
+            state = (await run_now(client, run_id)).state
+            return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
 
 
 async def end_cancelled(client: PrefectClient, run_id: UUID, how: str = NOTHING_LEFT) -> bool:

@@ -78,7 +78,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             # Whoever cancels may have stopped the container before this process heard of it.
             failed = attempts.last is None or not attempts.last.succeeded
             if cancellation.heard or (failed and state is not None and (state.is_cancelling() or state.is_cancelled())):
-                return Cancelled(message=cancelled_message(state))
+                logger.info("Run ended: %s", words := cancelled_message(state))
+                return Cancelled(message=words)
     except JobError as error:
         return Failed(message=str(error))
     if attempts.last is None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,7 +73,7 @@ class Supervision:
             await self._keep(outcome)
         except BaseException:
             # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
-            with deaf_to_sigterm(), successor(self._identity, self._spec.grace_seconds):
+            with successor(self._identity, self._spec.grace_seconds):
                 await self._stop(launched, begun)
                 await tidy(launched.remove(), _REMOVAL_SECONDS)
             raise
@@ -172,7 +169,8 @@ class Supervision:
         self._logger.info("Stopping the container: SIGTERM, and SIGKILL after %g s", self._spec.grace_seconds)
         grace = self._spec.grace_seconds
         await tidy(persistently(container.stop, grace), grace + _TIDY_SECONDS)
-        await tidy(self._last_lines(container))
+        if not await tidy(self._last_lines(container)):
+            self._logger.warning("The container's last lines are missing here: there was no time to read all of them")
         await tidy(self._keep_end(container, begun))
 
     async def _last_lines(self, container: Container) -> None:
@@ -197,28 +195,20 @@ def is_kept(spec: ContainerSpec, outcome: Outcome) -> bool:
     return bool(spec.keep_seconds and outcome.exit_code and outcome.started and outcome.reason is not Reason.CANCELLED)
 
 
-async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> None:
-    """Put something in order; where that fails, what is left is swept later, and how the attempt ended still counts."""
+async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> bool:
+    """Put something in order, and tell whether it is.
+
+    Where it is not, what is left is swept later, and how the attempt ended still counts.
+    """
     try:
         async with asyncio.timeout(seconds):
             await removal
+        return True
     except TimeoutError:
         _logger.warning("Left for a sweep: no answer within %g s", seconds)
     except Exception as error:
         _logger.warning("Left for a sweep: %r", error)
-
-
-@contextlib.contextmanager
-def deaf_to_sigterm() -> Iterator[None]:
-    """Whoever tells this process to end once more changes nothing: it does what it can already."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return False
 
 
 async def persistently(stop: Callable[[float], Awaitable[None]], seconds: float) -> None:
