@@ -120,7 +120,16 @@ class Delivery:
             self._batch[:] = [record for record in self._batch if record.timestamp > latest]
         if batch := self._batch[:most]:
             self._unsure = True
-            await self._client.create_logs(batch)
+            # The API carries out a request whose sender has gone: who is cancelled meanwhile waits for its answer.
+            sending = asyncio.ensure_future(self._client.create_logs(batch))
+            try:
+                await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                await asyncio.wait([sending], timeout=_LAST_SECONDS)
+                if sending.done() and not sending.cancelled() and sending.exception() is None:
+                    del self._batch[: len(batch)]
+                    self._unsure = False
+                raise
             del self._batch[: len(batch)]
         self._unsure = False
 

@@ -15,12 +15,14 @@ from uuid import uuid4
 import pytest
 from cancelling import GRACE, LONG, PHASES, STUBBORN, WAYS, Place, left_by, measure, running
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Completed, Pending
 from reach import ended, first_line, lines, until
 from supervisors import kill, start_supervisor
 from terminal import Terminal
 
-from prefect_jobs import Job, JobRun, Process
+from prefect_jobs import Job, JobRun, Process, Reason
 from prefect_jobs.deployments import cancelling
 from prefect_jobs.deployments.cancelling import by_whom
 from prefect_jobs.deployments.cli import app
@@ -246,6 +248,32 @@ async def test_a_process_that_is_told_to_end_again_and_again_stops_its_container
     await asyncio.wait_for(supervisor.wait(), 30)
     assert await lines(run) == ["up", "saved"]
     assert left_by(run.id) == []
+
+
+@pytest.mark.parametrize("infrastructure", ["process", "docker"])
+async def test_a_container_that_never_stops_writing_is_stopped_like_any_other(
+    infrastructure: str, prefect_api: str, busybox: str
+) -> None:
+    script = "trap 'exit 1' TERM; i=0; while :; do echo $i; i=$((i+1)); done"
+    logging = {"max_lines": 3000}
+    run = await Place(None, infrastructure, busybox).start(["sh", "-c", script], logging=logging)
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await run.cancel()
+    supervisor.terminate()  # In the middle of a line, most likely.
+    await asyncio.wait_for(supervisor.wait(), 40)
+    await run.refresh()
+    assert (run.state, left_by(run.id)) == ("Cancelled", [])
+    assert [outcome.reason for outcome in run.attempts] == [Reason.CANCELLED]
+    numbers = [int(line) for line in await lines(run) if line.isdecimal()]
+    assert numbers == list(range(len(numbers)))
+    async with get_client() as client:
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        task_runs = await client.read_task_runs(flow_run_filter=ours, sort=TaskRunSort.END_TIME_DESC, limit=9)
+    assert {(each.name, each.state_name) for each in task_runs} == {
+        ("attempts", "Cancelled"),
+        ("attempt 1", "Cancelled"),
+    }
 
 
 async def is_stopping(run: JobRun) -> bool:
