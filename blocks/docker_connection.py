@@ -26,17 +26,26 @@ class Signal(NamedTuple):
     number: int
 
 
+class Heard:
+    """What the engine has told of one container in all its watches."""
+
+    def __init__(self) -> None:
+        self.signals: list[Signal] = []
+        """The signals that were sent to it through the engine, whoever asked for them."""
+        self.out_of_memory = asyncio.Event()
+        """Set when the kernel has killed something in it for memory; at times only after it has ended."""
+
+
 class Watch:
     """What the engine tells of one container from now on."""
 
-    def __init__(self, container: str, signals: list[Signal]) -> None:
+    def __init__(self, container: str, heard: Heard) -> None:
         self.container = container
         """Its id, or its name."""
         self.may_have_ended = asyncio.Event()
         """Set whenever the container may have ended; ask the engine whether it has."""
         self.may_have_ended.set()
-        self.signals = signals
-        """The signals that were sent to it through the engine, whoever asked for them."""
+        self.heard = heard
         self.engine_left: datetime | None = None
         """When the engine was last seen to go away."""
         self.engine_back: datetime | None = None
@@ -53,9 +62,9 @@ class Connection:
         self._watcher: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, container: str, signals: list[Signal]) -> AsyncIterator[Watch]:
-        """What the engine tells of a container, by its id or name, while this goes on; ``signals`` is added to."""
-        watch = Watch(container, signals)
+    async def watch(self, container: str, heard: Heard) -> AsyncIterator[Watch]:
+        """What the engine tells of a container, by its id or name, while this goes on; ``heard`` is added to."""
+        watch = Watch(container, heard)
         self._watches.add(watch)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._listen(), name="prefect-jobs: Docker events")
@@ -65,7 +74,7 @@ class Connection:
             self._watches.discard(watch)
 
     async def _listen(self) -> None:
-        filters = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill"], "label": [MINE]})
+        filters = json.dumps({"type": ["container"], "event": ["die", "destroy", "kill", "oom"], "label": [MINE]})
         waits = delays()
         while True:
             await anext(waits)
@@ -91,7 +100,9 @@ class Connection:
                 continue
             if event["Action"] == "kill":
                 sent = datetime.fromtimestamp(event["timeNano"] / 1e9, UTC)
-                watch.signals.append(Signal(sent, int(actor["Attributes"]["signal"])))
+                watch.heard.signals.append(Signal(sent, int(actor["Attributes"]["signal"])))
+            elif event["Action"] == "oom":
+                watch.heard.out_of_memory.set()
             else:
                 watch.may_have_ended.set()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect_jobs.blocks.docker_connection import Signal, Watch
+from prefect_jobs.blocks.docker_connection import Heard, Signal, Watch
 from prefect_jobs.blocks.docker_frames import nanoseconds
 from prefect_jobs.blocks.docker_usage import Usage
 from prefect_jobs.outcome import Outcome, Reason, signal_name, signal_words
@@ -18,6 +20,8 @@ _GOING_DOWN = timedelta(seconds=60)
 _COMING_UP = timedelta(seconds=10)
 # What an engine writes down for a container whose end it did not see.
 _UNSEEN = 255
+_KILLED = 128 + signal.SIGKILL
+_OOM_SECONDS = 1.0
 
 
 def moment(stamp: str) -> datetime | None:
@@ -25,6 +29,18 @@ def moment(stamp: str) -> datetime | None:
     if stamp.startswith("0001"):
         return None
     return datetime.fromtimestamp(nanoseconds(stamp.encode()) / 1e9, UTC)
+
+
+async def settled(found: dict[str, Any], heard: Heard) -> None:
+    """Wait a moment where the engine may yet say that a container was killed for memory.
+
+    It learns of that and of the end in either order, and writes down only what it learnt before the end.
+    """
+    state, limit = found["State"], found["HostConfig"].get("Memory")
+    if limit and state["ExitCode"] == _KILLED and not state.get("OOMKilled") and not heard.signals:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OOM_SECONDS):
+                await heard.out_of_memory.wait()
 
 
 def lost(attempt: int) -> Outcome:
@@ -44,7 +60,7 @@ def ended(attempt: int, found: dict[str, Any], watch: Watch, usage: Usage, *, to
     peak = usage.peak_memory
     if told_to_stop:
         message = "it was told to stop"
-    elif state.get("OOMKilled") and code != 0:
+    elif code != 0 and (state.get("OOMKilled") or watch.heard.out_of_memory.is_set()):
         limit = int(found["HostConfig"].get("Memory") or 0)
         # It was killed because it reached the limit, perhaps between two looks at it.
         peak = max(peak or 0, limit) or None
@@ -75,7 +91,7 @@ def _out_of_memory(limit: int, peak: int | None) -> str:
 
 def _from_outside(code: int, finished: datetime | None, watch: Watch) -> str:
     """Who ended it, where that was not the program itself; empty where nothing says so."""
-    sent = next((each.number for each in watch.signals if _ended_it(each, finished)), None)
+    sent = next((each.number for each in watch.heard.signals if _ended_it(each, finished)), None)
     if sent:
         return (
             f"the Docker engine sent it signal {signal_name(sent)}, for somebody or because the engine itself stopped"

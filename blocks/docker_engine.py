@@ -16,8 +16,8 @@ import aiodocker
 from prefect_jobs.blocks import docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
-from prefect_jobs.blocks.docker_connection import MINE, Connection, Signal, shared_connection
-from prefect_jobs.blocks.docker_end import ended, lost, moment
+from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, shared_connection
+from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.docker_usage import Usage, measured
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until
@@ -215,7 +215,7 @@ class DockerContainer(Container):
         self._told_to_stop = False
         # Known from all waits together: whoever stops it waits for it twice.
         self._usage = Usage()
-        self._signals: list[Signal] = []
+        self._heard = Heard()
 
     @property
     def told_to_stop(self) -> bool:
@@ -234,7 +234,7 @@ class DockerContainer(Container):
     async def wait(self) -> Outcome:
         """Wait for the engine's event, then ask it how the container ended."""
         async with (
-            self.connection.watch(self.id, self._signals) as watch,
+            self.connection.watch(self.id, self._heard) as watch,
             measured(self.connection.client, self.id, self._usage),
         ):
             while True:
@@ -248,6 +248,8 @@ class DockerContainer(Container):
                     return lost(self.identity.attempt)
                 state = found["State"]
                 if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
+                    if not self.told_to_stop:
+                        await settled(found, self._heard)
                     return ended(self.identity.attempt, found, watch, self._usage, told_to_stop=self.told_to_stop)
 
     async def age(self) -> float:

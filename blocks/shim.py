@@ -431,9 +431,10 @@ def remove_secrets(names: Iterable[str]) -> None:
 
 def write_whole(name: str, content: dict[str, Any]) -> None:
     """Write a file that is there completely or not at all."""
-    with open(f"{name}.part", "w") as file:
+    part = f"{name}.{os.getpid()}-{time.monotonic_ns()}.part"  # Several may write the same file at once.
+    with open(part, "w") as file:
         json.dump(content, file)
-    os.replace(f"{name}.part", name)
+    os.replace(part, name)
 
 
 def reserve(name: str) -> None:
