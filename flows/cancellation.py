@@ -97,13 +97,20 @@ def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGTERM, act)
+    loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+    def told() -> None:
+        nonlocal after
+        # The process ends now; whoever says it again does not keep the run from reporting how.
+        after = signal.SIG_IGN
+        act()
+
+    loop.add_signal_handler(signal.SIGTERM, told)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, after)
 
 
 async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
