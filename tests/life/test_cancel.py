@@ -45,7 +45,14 @@ COVERED = [
 ]
 ONLY_DOCKER = ("pulling", "created_and_not_started")
 # Its first attempt, or the next, may start in the moment of the cancellation.
-STARTING = ("process_importing", "flow_begins", "created_and_not_started", "between_quick_retries", "just_ending")
+STARTING = (
+    "process_on_its_way",
+    "process_importing",
+    "flow_begins",
+    "created_and_not_started",
+    "between_quick_retries",
+    "just_ending",
+)
 NEVER_BEGUN = ("far_ahead", "without_worker", "behind_a_limit", "process_on_its_way")
 
 
