@@ -85,11 +85,7 @@ async def see_to_it(
         tell(f"{error}")
         return await end(client, flow_run, cancelled_message(flow_run.state, "forced")) if force else flow_run
     if flow_run.state is not None and flow_run.state.is_final():
-        try:
-            words = NOTHING_LEFT if await remains.end(client) else "no container of it was found"
-        except (JobError, TimeoutError) as error:
-            words = f"its infrastructure could not be looked at: {error or 'no answer'}"
-        tell(f"{flow_run.name}: {words}")
+        tell(f"{flow_run.name}: {(await _end_from_here(client, remains))[1]}")
         return flow_run
     if not force:
         patience = remains.grace_seconds + _SUPERVISOR_SECONDS
@@ -101,16 +97,11 @@ async def see_to_it(
         if flow_run.state is None or flow_run.state.is_final():
             if flow_run.run_count > 1 and flow_run.state is not None and flow_run.state.is_cancelled():
                 # Its worker may have ended it before it took up what an earlier supervisor had left.
-                with contextlib.suppress(JobError, TimeoutError):
-                    await remains.end(client)
+                await _end_from_here(client, remains)
             return flow_run
         tell("Nobody carries it out: its worker is gone or does not answer")
     tell(f"Looking for its container on {remains.infrastructure}, as seen from {socket.gethostname()}")
-    try:
-        found = await remains.end(client)
-        words = NOTHING_LEFT if found else "no container of it was found"
-    except (JobError, TimeoutError) as error:
-        found, words = 0, f"its infrastructure could not be looked at: {error or 'no answer'}"
+    found, words = await _end_from_here(client, remains)
     if found or force:
         tell(f"{flow_run.name}: {words}")
         how = f"ended from {socket.gethostname()}, for its supervisor did not answer; {words}"
@@ -121,3 +112,12 @@ async def see_to_it(
         "is Cancelling for five minutes"
     )
     return flow_run
+
+
+async def _end_from_here(client: PrefectClient, remains: Remains) -> tuple[int, str]:
+    """Stop and remove the containers that are seen from here: how many there were, and that in words."""
+    try:
+        found = await remains.end(client)
+    except (JobError, TimeoutError) as error:
+        return 0, f"its infrastructure could not be looked at: {error or 'no answer'}"
+    return found, NOTHING_LEFT if found else "no container of it was found"

@@ -25,6 +25,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelled
 
+from prefect_jobs.flows.history import was_cancelled
 from prefect_jobs.flows.insisting import insist, run_now
 
 # A worker that lives has told the flow's process to end by then.
@@ -117,8 +118,7 @@ async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     """Whether the run was cancelled, as far as the API says so in time."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_REPORT_SECONDS):
-            state = (await run_now(client, run_id)).state
-            return state is not None and (state.is_cancelling() or state.is_cancelled())
+            return await was_cancelled(client, run_id)
     return False
 
 

@@ -21,6 +21,7 @@ from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.log import RunLog, logger_name
 from prefect_jobs.flows.mask import Mask
 from prefect_jobs.flows.secrets import read_secret
+from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.request import Request, container_spec
 
 _ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
@@ -42,8 +43,7 @@ class Remains:
         self.infrastructure = request.overrides.infrastructure or self.job.infrastructure
         self._spec = container_spec(deployed, request)
         self._run_id = flow_run.id
-        state = flow_run.state
-        self._is_cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
+        self._is_cancelled = says_cancelled(flow_run.state)
 
     @property
     def grace_seconds(self) -> float:

@@ -21,7 +21,7 @@ from prefect.states import Crashed
 
 from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.records import outcomes
-from prefect_jobs.flows.states import run_state
+from prefect_jobs.flows.states import run_state, says_cancelled
 from prefect_jobs.outcome import Outcome, Reason
 
 
@@ -66,13 +66,12 @@ async def is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     """
     states = await insist(lambda: client.read_flow_run_states(run_id), "read a run's states")
     before = [state for state in sorted(states, key=lambda state: state.timestamp) if not state.is_running()]
-    return bool(before) and (before[-1].is_cancelled() or before[-1].is_cancelling())
+    return bool(before) and says_cancelled(before[-1])
 
 
 async def was_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     """Whether a person has cancelled the run that is going on."""
-    flow_run = await run_now(client, run_id)
-    return flow_run.state is not None and (flow_run.state.is_cancelling() or flow_run.state.is_cancelled())
+    return says_cancelled((await run_now(client, run_id)).state)
 
 
 async def close_orphans(client: PrefectClient, run_id: UUID) -> list[TaskRun]:

@@ -31,7 +31,7 @@ from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.secrets import read_secret
-from prefect_jobs.flows.states import run_state
+from prefect_jobs.flows.states import run_state, says_cancelled
 from prefect_jobs.flows.supervise import tidy
 from prefect_jobs.job import OVERRIDES
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
@@ -77,7 +77,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             state = (await run_now(client, flow_run.id)).state
             # Whoever cancels may have stopped the container before this process heard of it.
             failed = attempts.last is None or not attempts.last.succeeded
-            if cancellation.heard or (failed and state is not None and (state.is_cancelling() or state.is_cancelled())):
+            if cancellation.heard or (failed and says_cancelled(state)):
                 logger.info("Run ended: %s", words := cancelled_message(state))
                 return Cancelled(message=words)
     except JobError as error:

@@ -34,3 +34,8 @@ def retriable(state: State[Any]) -> State[Any]:
     """A state that Prefect may retry: of type Failed where it is Crashed, which Prefect never retries."""
     type_ = StateType.FAILED if state.type is StateType.CRASHED else state.type
     return State(type=type_, name=state.name, message=state.message)
+
+
+def says_cancelled(state: State[Any] | None) -> bool:
+    """Whether a run in a state is cancelled, or about to be."""
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
