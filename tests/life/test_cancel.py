@@ -10,6 +10,7 @@ import random
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -134,9 +135,7 @@ async def test_a_cancellation_that_came_before_its_worker_listened_is_carried_ou
 
 
 async def test_a_run_whose_worker_is_gone_hears_of_its_cancellation_itself(prefect_api: str, busybox: str) -> None:
-    run = await Place(None, "process", busybox).start(STUBBORN)
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, "process", busybox), STUBBORN)
     measured = await measure(run, WAYS["handle"])
     await asyncio.wait_for(supervisor.wait(), 30)
     assert measured.state == "Cancelled"
@@ -149,9 +148,7 @@ async def test_a_run_whose_worker_is_gone_hears_of_its_cancellation_itself(prefe
 async def orphan(prefect_api: str, busybox: str, request: pytest.FixtureRequest) -> JobRun:
     """A run whose supervisor was killed; its container writes a last line when it is told to end."""
     script = "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done"
-    run = await Place(None, request.param, busybox).start(["sh", "-c", script])
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, request.param, busybox), ["sh", "-c", script])
     await kill(supervisor)
     return run
 
@@ -215,9 +212,7 @@ async def test_a_flow_process_that_is_killed_while_its_container_stops_leaves_th
     prefect_api: str, busybox: str
 ) -> None:
     script = "trap 'sleep 4; echo saved; exit 0' TERM; echo up; while true; do sleep 0.1; done"
-    run = await Place(None, "docker", busybox).start(["sh", "-c", script], grace_period="40s")
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, "docker", busybox), ["sh", "-c", script], grace_period="40s")
     await run.cancel()
 
     await until(partial(is_stopping, run), 20, "the stop")
@@ -230,9 +225,7 @@ async def test_a_flow_process_that_is_killed_while_its_container_stops_leaves_th
 
 async def test_a_worker_that_comes_late_does_not_shorten_the_grace_period(prefect_api: str, busybox: str) -> None:
     script = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while true; do sleep 0.1; done"
-    run = await Place(None, "docker", busybox).start(["sh", "-c", script], grace_period="15s")
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, "docker", busybox), ["sh", "-c", script], grace_period="15s")
     await run.cancel()
     await until(partial(is_stopping, run), 20, "the stop")
     supervisor.terminate()
@@ -245,9 +238,7 @@ async def test_a_process_that_is_told_to_end_again_and_again_stops_its_container
     prefect_api: str, busybox: str
 ) -> None:
     script = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while true; do sleep 0.1; done"
-    run = await Place(None, "docker", busybox).start(["sh", "-c", script], grace_period="15s")
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, "docker", busybox), ["sh", "-c", script], grace_period="15s")
     for _ in range(4):
         with contextlib.suppress(ProcessLookupError):
             supervisor.terminate()
@@ -263,9 +254,7 @@ async def test_a_container_that_never_stops_writing_is_stopped_like_any_other(
 ) -> None:
     script = "trap 'exit 1' TERM; i=0; while :; do echo $i; i=$((i+1)); done"
     logging = {"max_lines": 3000}
-    run = await Place(None, infrastructure, busybox).start(["sh", "-c", script], logging=logging)
-    supervisor = await start_supervisor(run)
-    await first_line(run)
+    run, supervisor = await supervised(Place(None, infrastructure, busybox), ["sh", "-c", script], logging=logging)
     await run.cancel()
     supervisor.terminate()  # In the middle of a line, most likely.
     await asyncio.wait_for(supervisor.wait(), 40)
@@ -281,6 +270,14 @@ async def test_a_container_that_never_stops_writing_is_stopped_like_any_other(
         ("attempts", "Cancelled"),
         ("attempt 1", "Cancelled"),
     }
+
+
+async def supervised(place: Place, command: list[str], **keys: Any) -> tuple[JobRun, asyncio.subprocess.Process]:
+    """A run whose container is up, and the process that looks after it."""
+    run = await place.start(command, **keys)
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    return run, supervisor
 
 
 async def is_stopping(run: JobRun) -> bool:
