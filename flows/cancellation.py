@@ -2,7 +2,7 @@
 
 Prefect's workers tell the process of a run that is Cancelling to end, within a moment. They do not where the worker is
 gone, where its stream of events is broken, and where the run is Cancelled at once: one that a person suspended, or that
-somebody has given up.
+somebody has given up. A worker that runs flows in a thread of its own process tells nobody: events do.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
-from prefect.events.clients import get_events_subscriber
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelled
 
@@ -30,11 +28,8 @@ from prefect_jobs.flows.insisting import insist, run_now
 
 # A worker that lives has told the flow's process to end by then.
 _WORKER_SECONDS = 3.0
-# How soon a stream of events that broke is opened again, and how long the API is believed without an event.
-_PAUSE, _LONGEST_SILENCE = 5.0, 30.0
 _REPORT_SECONDS = 10.0
 NOTHING_LEFT = "no container of it is left"
-_EVENTS = ["prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"]
 
 
 @dataclass
@@ -47,8 +42,8 @@ class Cancellation:
 
 
 @asynccontextmanager
-async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIterator[Cancellation]:
-    """End the block early when the run is cancelled; ``heard`` tells so.
+async def heeding_cancellation(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -> AsyncIterator[Cancellation]:
+    """End the block early when the run is cancelled; ``heard`` tells so. ``bell`` rings when it may be.
 
     Raises:
         TerminationSignal: the process was told to end (SIGTERM) and the run was not cancelled, as Prefect has it.
@@ -58,7 +53,7 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID) -> AsyncIter
     cancellation = Cancellation()
 
     async def heed() -> None:
-        await _cancelled(client, run_id)
+        await _cancelled(client, run_id, bell)
         cancellation.heard = True
         if not cancellation.told:
             working.cancel()
@@ -95,7 +90,7 @@ def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
     Prefect raises an exception in the middle of whatever is at work: where that is a task beside the flow's own, a
     reader of lines for instance, that one ends, and the flow goes on as if nothing had been said.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _hears_signals():
         yield
         return
     loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
@@ -139,38 +134,23 @@ def cancelled_message(state: State[Any] | None, how: str = NOTHING_LEFT) -> str:
     return f"{who}; {how}"
 
 
-async def _cancelled(client: PrefectClient, run_id: UUID) -> None:
-    """Wait until the run is cancelled and its worker has had the time to act on it."""
-    bell = asyncio.Event()
-    ringing = asyncio.create_task(_ring(bell, run_id), name="prefect-jobs: events of a run")
-    try:
-        while True:
-            bell.clear()
-            try:
-                flow_run = await run_now(client, run_id)
-            except ObjectNotFound:
-                return  # Deleted: nobody can want its container any more.
-            if flow_run.state is not None and flow_run.state.is_cancelled():
-                return
-            if flow_run.state is not None and flow_run.state.is_cancelling():
-                await asyncio.sleep(_WORKER_SECONDS)
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LONGEST_SILENCE):
-                    await bell.wait()
-    finally:
-        ringing.cancel()
-
-
-async def _ring(bell: asyncio.Event, run_id: UUID) -> None:
-    """Ring for each event that the run is cancelled, and whenever one may have been missed."""
-    chosen = EventFilter(
-        event=EventNameFilter(name=_EVENTS), resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"])
-    )
+async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -> None:
+    """Wait until the run is cancelled and its worker, if it has one beside this process, has had the time to act."""
     while True:
-        with contextlib.suppress(Exception):
-            async with get_events_subscriber(filter=chosen) as events:
-                bell.set()
-                async for _ in events:
-                    bell.set()
-        await asyncio.sleep(_PAUSE)
+        await bell.wait()
+        bell.clear()
+        try:
+            flow_run = await run_now(client, run_id)
+        except ObjectNotFound:
+            return  # Deleted: nobody can want its container any more.
+        if flow_run.state is not None and flow_run.state.is_cancelled():
+            return
+        if flow_run.state is not None and flow_run.state.is_cancelling():
+            if _hears_signals():
+                await asyncio.sleep(_WORKER_SECONDS)
+            return
+
+
+def _hears_signals() -> bool:
+    """Whether this flow has its process to itself, whose worker tells it to end by a signal."""
+    return threading.current_thread() is threading.main_thread()

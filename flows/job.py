@@ -25,6 +25,7 @@ from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
 from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
 from prefect_jobs.flows.ending import Remains
+from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled
 from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.installation import installation_of
@@ -59,7 +60,12 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
-        async with infrastructure.engine() as engine, get_client() as client:
+        async with (
+            infrastructure.engine() as engine,
+            get_client() as client,
+            hearing() as cancellations,
+            cancellations.bell(flow_run.id) as bell,
+        ):
             if await is_cancelled(client, flow_run.id):
                 await tidy(_leave_nothing(client, flow_run), spec.grace_seconds + _REMAINS_SECONDS)
                 return Cancelled(message="cancelled before its container was started")
@@ -72,14 +78,14 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                 supervisor=f"{socket.gethostname()}/{os.getpid()}",
             )
             attempts = Attempts(Plan(client, job, engine, infrastructure.label, spec, identity, secrets), budget)
-            async with heeding_cancellation(client, flow_run.id) as cancellation:
+            async with heeding_cancellation(client, flow_run.id, bell) as cancellation:
                 await attempts.run(flow_run, logger)
-            state = (await run_now(client, flow_run.id)).state
             # Whoever cancels may have stopped the container before this process heard of it.
-            failed = attempts.last is None or not attempts.last.succeeded
-            if cancellation.heard or (failed and says_cancelled(state)):
-                logger.info("Run ended: %s", words := cancelled_message(state))
-                return Cancelled(message=words)
+            if cancellation.heard or attempts.last is None or not attempts.last.succeeded:
+                state = (await run_now(client, flow_run.id)).state
+                if cancellation.heard or says_cancelled(state):
+                    logger.info("Run ended: %s", words := cancelled_message(state))
+                    return Cancelled(message=words)
     except JobError as error:
         return Failed(message=str(error))
     if attempts.last is None:

@@ -1,0 +1,139 @@
+"""How the runs of a worker reach Prefect's API: one client for all of them, which waits out an API that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import AsyncClientContext
+from prefect.settings import get_current_settings
+
+from prefect_jobs.blocks.patience import Patience
+from prefect_jobs.deployments import worker_figures as figures
+
+logger = logging.getLogger("prefect_jobs.worker")
+
+# Raised before anything was sent.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_AWAY = (429, 502, 503, 504)
+# Doing these twice would show: their senders ask whether the first time counted.
+_ONCE = ("/logs/", "/artifacts/")
+_OPENING_SECONDS = 60.0
+_PATIENCE = Patience("Prefect's API", lambda error: True, logger, first=0.5, longest=10.0)
+
+
+class Gate:
+    """Lets the requests of runs pass as long as their supervisor holds its lease.
+
+    A supervisor that could not renew it, because it was cut off or stopped, may have been given up: its runs are then
+    another's, and it must not report anything about them.
+    """
+
+    def __init__(self) -> None:
+        # Before the lease is taken there are no runs.
+        self._until = time.monotonic() + _OPENING_SECONDS
+        self._renewed = asyncio.Event()
+
+    def open_until(self, moment: float) -> None:
+        """Let pass until a moment of the monotonic clock, in seconds."""
+        self._until = moment
+        self._renewed.set()
+
+    async def passed(self) -> None:
+        """Wait until the lease is held."""
+        while time.monotonic() > self._until:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+
+class PatientTransport(httpx.AsyncBaseTransport):
+    """Sends each request until the API answers, as far as doing it twice does no harm."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, gate: Gate | None = None) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; a state that is set twice has one transition id, and the API takes it once."""
+        repeatable = not request.url.path.endswith(_ONCE)
+        async for _ in _PATIENCE.delays():
+            if self._gate is not None:
+                await self._gate.passed()
+            figures.API_REQUESTS.inc()
+            try:
+                response = await self._inner.handle_async_request(request)
+            except httpx.TransportError as error:
+                figures.API_ERRORS.inc()
+                if not repeatable and not isinstance(error, _NOT_SENT):
+                    raise
+                logger.debug("Prefect's API does not answer (%r); asking again", error)
+                continue
+            if response.status_code in _AWAY:
+                figures.API_ERRORS.inc()
+                if repeatable:
+                    await response.aclose()
+                    continue
+            return response
+        raise AssertionError("unreachable")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+def make_patient(client: PrefectClient, gate: Gate | None = None) -> None:
+    """Let a client wait out an API that is away."""
+    # The library takes a transport only instead of all that it makes of the settings: certificates, proxies, limits.
+    http: Any = client._client
+    http._transport = PatientTransport(http._transport, gate)
+    http._mounts = {pattern: inner and PatientTransport(inner, gate) for pattern, inner in http._mounts.items()}
+
+
+class RunsClient(PrefectClient):
+    """The client of all runs of one supervisor, as their flows and Prefect's engine use it."""
+
+    def __init__(self, owner: str, gate: Gate) -> None:
+        settings = get_current_settings().api
+        auth_string = None if settings.auth_string is None else settings.auth_string.get_secret_value()
+        api_key = None if settings.key is None else settings.key.get_secret_value()
+        super().__init__(str(settings.url), auth_string=auth_string, api_key=api_key)
+        make_patient(self, gate)
+        self._owner = owner
+        self.slots: dict[UUID, UUID] = {}
+        """Run: the lease of its place within its deployment's concurrency limit."""
+
+    async def update_flow_run(self, flow_run_id: UUID, *args: Any, **fields: Any) -> httpx.Response:
+        """As Prefect's. Its engine says by this that it begins a run: the same request says whose it is."""
+        if "empirical_policy" in fields:
+            fields.setdefault("infrastructure_pid", self._owner)
+        return await super().update_flow_run(flow_run_id, *args, **fields)
+
+    async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        """As Prefect's, but its engine does not see that the run has a place within a limit.
+
+        The engine would start a thread for each such run, and stop the run when the API is away for a while: the
+        supervisor renews the leases of all (`slots`).
+        """
+        flow_run = await super().read_flow_run(flow_run_id)
+        if flow_run.state is not None and (lease := flow_run.state.state_details.deployment_concurrency_lease_id):
+            self.slots[flow_run_id] = lease
+            flow_run.state.state_details.deployment_concurrency_lease_id = None
+        return flow_run
+
+
+@asynccontextmanager
+async def shared_client(owner: str, gate: Gate) -> AsyncIterator[RunsClient]:
+    """One client for whatever asks for a client of Prefect within this context."""
+    context = AsyncClientContext()
+    client = RunsClient(owner, gate)
+    context.client = client
+    async with context:
+        yield client

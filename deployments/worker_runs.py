@@ -1,0 +1,214 @@
+"""The flow runs of one worker, at work in an event loop of their own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort, ObjectNotFound, Pause
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Crashed
+
+from prefect_jobs.deployments import worker_figures as figures
+from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
+from prefect_jobs.deployments.worker_flows import Flows
+from prefect_jobs.errors import JobError
+from prefect_jobs.flows.cancellation import end_cancelled
+from prefect_jobs.flows.ending import Remains
+from prefect_jobs.flows.hearing import hearing
+from prefect_jobs.flows.insisting import insist
+
+logger = logging.getLogger("prefect_jobs.worker")
+
+_OPEN_SECONDS = 30.0
+# How long one step of the loop may be late before it is said.
+_LATE = 0.2
+_PROBE = 0.05
+_SLOT_SECONDS, _RENEW_EVERY = 300.0, 60.0
+
+
+class Runs:
+    """Runs flows side by side, and tells of each that ended.
+
+    All methods but those that begin with an underscore are called from another thread than the runs'.
+    """
+
+    def __init__(self, owner: str, ended: Callable[[UUID], None]) -> None:
+        self.owner = owner
+        self._ended = ended
+        self._gate = Gate()
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._open = threading.Event()
+        self._left = asyncio.Event()
+        self._context = copy_context()
+        self._client: RunsClient | None = None
+        self._flows = Flows()
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._run, name="prefect-jobs: runs", daemon=True)
+
+    # -- from the worker's thread
+
+    def start(self) -> None:
+        """Start the thread, and wait until it takes runs."""
+        self._thread.start()
+        if not self._open.wait(_OPEN_SECONDS):
+            raise RuntimeError(f"the loop of the runs did not open within {_OPEN_SECONDS:g} s")
+
+    def begin(self, flow_run: FlowRun, *, adopted: bool = False) -> None:
+        """Run a flow run that this supervisor has taken."""
+        self._do(flow_run.id, partial(self._execute, flow_run, adopted))
+
+    def finish(self, flow_run: FlowRun) -> None:
+        """End what is left of a run that is Cancelling and that nobody looks after."""
+        self._do(flow_run.id, partial(self._finish, flow_run))
+
+    def held_until(self, moment: float) -> None:
+        """Let the runs report until a moment of the monotonic clock."""
+        self._loop.call_soon_threadsafe(self._gate.open_until, moment)
+
+    def abandon(self) -> None:
+        """Leave all runs as they are, for another supervisor: nothing of them is reported from here any more."""
+        self._abandoned = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_OPEN_SECONDS)
+
+    def close(self) -> None:
+        """End the thread; its runs have ended before."""
+        self._loop.call_soon_threadsafe(self._left.set)
+        self._thread.join(_OPEN_SECONDS)
+
+    @property
+    def active(self) -> set[UUID]:
+        """The runs at work now."""
+        return set(self._tasks)
+
+    def _do(self, run_id: UUID, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        def start() -> None:
+            task = self._loop.create_task(work(), name=f"prefect-jobs: run {run_id}", context=self._context.copy())
+            self._tasks[run_id] = task
+            figures.ACTIVE.set(len(self._tasks))
+            task.add_done_callback(partial(self._forget, run_id))
+
+        self._loop.call_soon_threadsafe(start)
+
+    # -- in the runs' own thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        main = self._loop.create_task(self._serve(), context=self._context)
+        try:
+            self._loop.run_until_complete(main)
+        except RuntimeError:
+            if not self._abandoned:
+                raise
+            # Stopped in the middle, as if the process had died: nobody is told, and nothing is undone.
+            self._loop.set_exception_handler(lambda *_: None)
+
+    async def _serve(self) -> None:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            async with shared_client(self.owner, self._gate) as self._client, hearing():
+                self._context = copy_context()
+                beside = [
+                    asyncio.create_task(work, name=f"prefect-jobs: {name}")
+                    for name, work in (
+                        ("lag of the runs' loop", self._probe()),
+                        ("places within limits", self._keep_places()),
+                    )
+                ]
+                self._open.set()
+                await self._left.wait()
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+
+    def _forget(self, run_id: UUID, task: asyncio.Task[None]) -> None:
+        del self._tasks[run_id]
+        assert self._client is not None
+        self._client.slots.pop(run_id, None)
+        figures.ACTIVE.set(len(self._tasks))
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("Run %s was left by an error of the worker: %r", run_id, error, exc_info=error)
+        self._ended(run_id)
+
+    async def _execute(self, flow_run: FlowRun, adopted: bool) -> None:
+        client = self._client
+        assert client is not None
+        figures.STARTED.labels("adopted" if adopted else "new").inc()
+        if not adopted and flow_run.next_scheduled_start_time is not None:
+            late = datetime.now(UTC) - flow_run.next_scheduled_start_time
+            figures.SECONDS_TO_START.observe(max(0.0, late.total_seconds()))
+        try:
+            flow = await self._flows.of(client, flow_run)
+        except JobError as error:
+            await _report(client, flow_run, Crashed(message=str(error)))
+            return
+        # With its deployment the engine starts a thread, an event loop and a websocket for each run.
+        handed = flow_run.model_copy(update={"deployment_id": None})
+        try:
+            state: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
+        except (Abort, Pause) as refused:
+            logger.info("Run %s was not begun: %s", flow_run.id, refused)
+            return
+        except ObjectNotFound:
+            logger.info("Run %s was deleted", flow_run.id)
+            return
+        if state.is_cancelling():
+            await self._finish(flow_run)
+        figures.ENDED.labels(state.name).inc()
+
+    async def _finish(self, flow_run: FlowRun) -> None:
+        assert self._client is not None
+        try:
+            await Remains(flow_run).end(self._client)
+        except JobError as error:
+            logger.warning("What is left of the cancelled run %s could not be ended: %s", flow_run.id, error)
+        await end_cancelled(self._client, flow_run.id)
+
+    async def _probe(self) -> None:
+        """Measure how late the loop is: whatever blocks it holds up every run."""
+        worst, since = 0.0, time.monotonic()
+        while True:
+            asked = time.monotonic()
+            await asyncio.sleep(_PROBE)
+            lag = time.monotonic() - asked - _PROBE
+            if asked - since > 60:
+                worst, since = 0.0, asked
+            worst = max(worst, lag)
+            figures.LOOP_LAG.set(worst)
+            if lag > _LATE:
+                logger.debug("The runs' event loop was blocked for %.3f s", lag)
+
+    async def _keep_places(self) -> None:
+        """Renew the places of runs within the concurrency limits of their deployments; Prefect frees them otherwise."""
+        client = self._client
+        assert client is not None
+        renewed: dict[UUID, float] = {}
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            renewed = {lease: at for lease, at in renewed.items() if lease in client.slots.values()}
+            for run_id, lease in list(client.slots.items()):
+                if now - renewed.get(lease, -_RENEW_EVERY) < _RENEW_EVERY:
+                    continue
+                try:
+                    await client.renew_concurrency_lease(lease, _SLOT_SECONDS)
+                    renewed[lease] = now
+                except Exception as error:
+                    client.slots.pop(run_id, None)
+                    logger.warning("Run %s has lost its place within its limit, and goes on: %r", run_id, error)
+
+
+async def _report(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
+    await insist(partial(client.set_flow_run_state, flow_run.id, state), "end a run")

@@ -1,0 +1,202 @@
+"""One supervisor: its lease, the runs that are its own, and those that it takes over from the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelling, Scheduled
+
+from prefect_jobs.deployments.worker_adoption import BELIEVED_SECONDS, Adoption, owner_of
+from prefect_jobs.deployments.worker_lease import Lease, Lost
+from prefect_jobs.deployments.worker_runs import Runs
+from prefect_jobs.flows.insisting import insist
+
+logger = logging.getLogger("prefect_jobs.worker")
+
+_RENEW_SECONDS = 3.0
+_LOOK_SECONDS = 4.0
+_ANSWER_SECONDS = 8.0
+_CLAIM_SECONDS = 300.0
+
+
+def handed_back() -> State[Any]:
+    """The state of a run that was taken and not begun."""
+    return Scheduled(scheduled_time=datetime.now(UTC), message="its worker was told to stop before it began")
+
+
+class OnStop(StrEnum):
+    """What becomes of the runs of a worker that is told to stop."""
+
+    DETACH = "detach"
+    """Their containers go on, and the next worker of the pool takes the runs over."""
+    WAIT = "wait"
+    """The worker ends when they have ended."""
+    CANCEL = "cancel"
+    """They are cancelled, and the worker ends when nothing of them is left."""
+
+
+class Supervisor:
+    """Looks after runs as long as it holds its lease; who loses it leaves its runs to whoever took it."""
+
+    def __init__(self, pool: str, worker: str, ended: Callable[[], None]) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._ended = ended
+        self.mine: set[UUID] = set()
+        """The runs that this supervisor has taken, from before it asks for one until it has ended."""
+        self.held = asyncio.Event()
+        """Set while runs may be taken."""
+        self._some_ended = asyncio.Event()
+        self._away = False
+        self._loop = asyncio.get_running_loop()
+        self._services: list[asyncio.Task[None]] = []
+        self._begin_life()
+
+    @property
+    def lease(self) -> str:
+        """The id of its lease."""
+        return self._lease.id
+
+    def _begin_life(self) -> None:
+        self._lease = Lease(self._pool, self._worker)
+        self._adoption = Adoption(self._pool, self.mine.__contains__, self._adopt, self._finish)
+        self._runs = Runs(owner_of(self._lease.id), self._forget)
+        self._runs.start()
+
+    def open(self) -> None:
+        """Hold the lease, and look after the dead."""
+        self._services = [
+            asyncio.create_task(self._repeat(_RENEW_SECONDS, self._renew), name="prefect-jobs: lease"),
+            asyncio.create_task(self._repeat(_LOOK_SECONDS, self._look), name="prefect-jobs: adoption"),
+        ]
+
+    def begin(self, flow_run: FlowRun) -> None:
+        """Run a run that was taken."""
+        self._runs.begin(flow_run)
+
+    async def stop(self, how: OnStop, client: PrefectClient) -> None:
+        """Let go of the runs, as asked."""
+        try:
+            if how is OnStop.CANCEL:
+                logger.info("Cancelling %d runs", len(self.mine))
+                await asyncio.gather(*(self._cancel(client, run_id) for run_id in set(self.mine)))
+            if how is not OnStop.DETACH:
+                await self._drained()
+        finally:
+            for service in self._services:
+                service.cancel()
+            await asyncio.gather(*self._services, return_exceptions=True)
+            if self.mine:
+                await asyncio.to_thread(self._runs.abandon)
+                await self._hand_back(client)
+                logger.info("%d runs go on alone until the pool's next worker takes them over", len(self.mine))
+            else:
+                await asyncio.to_thread(self._runs.close)
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self._lease.give_back(client)
+            except (httpx.HTTPError, TimeoutError) as error:
+                logger.warning("The lease could not be given back, and runs out by itself: %r", error)
+
+    async def _cancel(self, client: PrefectClient, run_id: UUID) -> None:
+        state: State[Any] = Cancelling(message="cancelled because its worker was told to stop")
+        with contextlib.suppress(ObjectNotFound):
+            await insist(partial(client.set_flow_run_state, run_id, state), "cancel a run")
+
+    async def _drained(self) -> None:
+        """Wait until no run is left."""
+        while self.mine:
+            self._some_ended.clear()
+            await self._some_ended.wait()
+
+    async def _hand_back(self, client: PrefectClient) -> None:
+        """Let every worker of the pool have what was taken and has not begun."""
+        for run_id in set(self.mine):
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    state = (await client.read_flow_run(run_id)).state
+                    if state is not None and state.is_pending():
+                        await client.set_flow_run_state(run_id, handed_back())
+                        self.mine.discard(run_id)
+            except ObjectNotFound:
+                self.mine.discard(run_id)
+            except (httpx.HTTPError, TimeoutError):
+                return
+
+    # -- the lease
+
+    async def _repeat(self, seconds: float, work: Callable[[PrefectClient], Awaitable[None]]) -> None:
+        # Who holds a lease wants to know at once that the API is away.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            async with get_client() as client:
+                while True:
+                    try:
+                        await work(client)
+                        self._say_away(None)
+                    except (httpx.HTTPError, TimeoutError) as error:
+                        self._say_away(error)
+                    except Exception:
+                        logger.exception("The worker stumbled, and goes on")
+                    await asyncio.sleep(seconds)
+
+    async def _renew(self, client: PrefectClient) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                since = await self._lease.take(client)
+        except Lost:
+            logger.error(
+                "Another supervisor has given this one up and taken over its %d runs: it did not renew its lease in "
+                "time. It begins anew",
+                len(self.mine),
+            )
+            self.held.clear()
+            await asyncio.to_thread(self._runs.abandon)
+            self.mine.clear()
+            self._begin_life()
+            return
+        except BaseException:
+            self.held.clear()
+            raise
+        self._runs.held_until(since + BELIEVED_SECONDS)
+        self.held.set()
+
+    async def _look(self, client: PrefectClient) -> None:
+        await self.held.wait()
+        async with asyncio.timeout(_CLAIM_SECONDS):
+            await self._adoption.look(client, self._lease)
+
+    def _adopt(self, flow_run: FlowRun) -> None:
+        self.mine.add(flow_run.id)
+        self._runs.begin(flow_run, adopted=True)
+
+    def _finish(self, flow_run: FlowRun) -> None:
+        self.mine.add(flow_run.id)
+        self._runs.finish(flow_run)
+
+    def _forget(self, run_id: UUID) -> None:
+        def forget() -> None:
+            self.mine.discard(run_id)
+            self._some_ended.set()
+            self._ended()
+
+        self._loop.call_soon_threadsafe(forget)
+
+    def _say_away(self, error: Exception | None) -> None:
+        if error is not None and not self._away:
+            logger.warning("Prefect's API does not answer (%r): what runs goes on, and is reported later", error)
+        elif error is None and self._away:
+            logger.info("Prefect's API answers again")
+        self._away = error is not None

@@ -1,0 +1,131 @@
+"""Hearing of cancellations: one event stream for all runs of an event loop, and a look now and then behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+
+logger = logging.getLogger("prefect_jobs.hearing")
+
+_EVENTS = ["prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"]
+_RUN = "prefect.flow-run."
+# How soon a stream of events that broke is opened again.
+_PAUSE = 2.0
+# How often the API is asked while the stream is there, and while it is not.
+_LOOK, _LOOK_WITHOUT_EVENTS = 20.0, 2.0
+# The API lists no more at once.
+_MOST = 200
+
+
+class Hearing:
+    """Rings for each run that may be cancelled; whoever hears it asks what became of the run."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._bells: dict[UUID, asyncio.Event] = {}
+        self._connected = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to listen, and to look."""
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="prefect-jobs: events of cancellations"),
+            asyncio.create_task(self._look(), name="prefect-jobs: a look for cancellations"),
+        ]
+
+    async def close(self) -> None:
+        """Stop both."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def connected(self) -> None:
+        """Wait until events arrive; a bell that is made before rings at once, and when they do."""
+        await self._connected.wait()
+
+    @asynccontextmanager
+    async def bell(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
+        """What rings for a run from now on; one who wants to know what was before asks the API."""
+        bell = self._bells[run_id] = asyncio.Event()
+        if not self._connected.is_set():
+            bell.set()
+        try:
+            yield bell
+        finally:
+            if self._bells.get(run_id) is bell:
+                del self._bells[run_id]
+
+    async def _listen(self) -> None:
+        chosen = EventFilter(event=EventNameFilter(name=_EVENTS))
+        while True:
+            with contextlib.suppress(Exception):
+                async with get_events_subscriber(filter=chosen, reconnection_attempts=0) as events:
+                    self._connected.set()
+                    self._ring_all()
+                    async for event in events:
+                        self._ring(event.resource.id)
+            self._connected.clear()
+            await asyncio.sleep(_PAUSE)
+
+    async def _look(self) -> None:
+        """Find what no event told of: runs that are cancelled, and runs that are gone."""
+        async with get_client() as client:
+            while True:
+                await asyncio.sleep(_LOOK if self._connected.is_set() else _LOOK_WITHOUT_EVENTS)
+                listed = list(self._bells)
+                for start in range(0, len(listed), _MOST):
+                    try:
+                        await self._look_for(client, listed[start : start + _MOST])
+                    except Exception as error:
+                        logger.debug("Prefect's API could not be asked for cancelled runs: %r", error)
+
+    async def _look_for(self, client: PrefectClient, listed: list[UUID]) -> None:
+        these = FlowRunFilterId(any_=listed)
+        cancelled = FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+        chosen = FlowRunFilter(id=these, state=FlowRunFilterState(type=cancelled))
+        found = {run.id for run in await client.read_flow_runs(flow_run_filter=chosen, limit=_MOST)}
+        if await client.count_flow_runs(flow_run_filter=FlowRunFilter(id=these)) < len(listed):
+            found.update(listed)
+        for run_id in found & self._bells.keys():
+            self._bells[run_id].set()
+
+    def _ring(self, resource: str) -> None:
+        with contextlib.suppress(ValueError):
+            if bell := self._bells.get(UUID(resource.removeprefix(_RUN))):
+                bell.set()
+
+    def _ring_all(self) -> None:
+        for bell in self._bells.values():
+            bell.set()
+
+
+_hearings: WeakKeyDictionary[asyncio.AbstractEventLoop, Hearing] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def hearing() -> AsyncIterator[Hearing]:
+    """The event loop's hearing; opened by its first user and closed by its last."""
+    loop = asyncio.get_running_loop()
+    shared = _hearings.get(loop)
+    if shared is None:
+        shared = _hearings[loop] = Hearing()
+        shared.open()
+    shared.users += 1
+    try:
+        yield shared
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            del _hearings[loop]
+            await shared.close()
