@@ -78,6 +78,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self._claiming = asyncio.Semaphore(_CLAIMS)
         self._wake = asyncio.Event()
         self._polling = asyncio.Lock()
+        self._full = False
         self._waiting: dict[UUID, asyncio.TimerHandle] = {}
 
     async def start(
@@ -94,7 +95,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
     async def setup(self) -> None:
         """As every worker's, and begin to look after runs."""
         await super().setup()
-        self._supervisor = Supervisor(self._work_pool_name, self.name, self._wake.set)
+        self._supervisor = Supervisor(self._work_pool_name, self.name, self._has_room)
         self._supervisor.open()
         self._beside = [
             asyncio.create_task(self._poll_when_woken(), name="prefect-jobs: polls"),
@@ -133,7 +134,8 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             return []
         async with self._polling:
             room = _MOST if self._limit is None else min(_MOST, self._limit - len(supervisor.mine))
-            if room <= 0:
+            self._full = room <= 0
+            if self._full:
                 return []
             try:
                 found = await self._due_soon(room)
@@ -141,7 +143,9 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
                 logger.debug("Prefect's API could not be asked for runs: %r", error)
                 return []
             taken = [run for run in found if self._take(supervisor, run)]
+            self._full = len(found) >= room
         if len(taken) == _MOST:
+            # There may be more.
             self._wake.set()
         return taken
 
@@ -185,6 +189,10 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)
         return True
+
+    def _has_room(self) -> None:
+        if self._full:
+            self._wake.set()
 
     def _due(self, run_id: UUID) -> None:
         self._waiting.pop(run_id, None)

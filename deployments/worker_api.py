@@ -7,18 +7,21 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
-from prefect.context import AsyncClientContext
+from prefect.client.schemas import OrchestrationResult
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.settings import get_current_settings
 
 from prefect_jobs.blocks.patience import Patience
 from prefect_jobs.deployments import worker_figures as figures
 
+T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.worker")
 
 # Raised before anything was sent.
@@ -109,6 +112,36 @@ class RunsClient(PrefectClient):
         self._owner = owner
         self.slots: dict[UUID, UUID] = {}
         """Run: the lease of its place within its deployment's concurrency limit."""
+        self._begun: dict[UUID, FlowRun] = {}
+
+    def begin(self, flow_run: FlowRun) -> None:
+        """Keep a run as it was when it was taken: what becomes of it when it begins is known without asking."""
+        self._begun[flow_run.id] = flow_run
+
+    async def set_flow_run_state(
+        self, flow_run_id: UUID | str, state: State[T], force: bool = False
+    ) -> OrchestrationResult[T]:
+        """As Prefect's; the answer tells what a run looks like that begins by it."""
+        result = await super().set_flow_run_state(flow_run_id, state, force)
+        flow_run = self._begun.get(UUID(str(flow_run_id)))
+        if flow_run is None:
+            return result
+        if result.status is SetStateStatus.ACCEPT and state.is_running() and result.state is not None:
+            now = result.state
+            self._begun[flow_run.id] = flow_run.model_copy(
+                update={
+                    "state": now,
+                    "state_id": now.id,
+                    "state_type": now.type,
+                    "state_name": now.name,
+                    "run_count": flow_run.run_count + 1,
+                    "start_time": flow_run.start_time or now.timestamp,
+                    "infrastructure_pid": self._owner,
+                }
+            )
+        else:
+            del self._begun[flow_run.id]
+        return result
 
     async def update_flow_run(self, flow_run_id: UUID, *args: Any, **fields: Any) -> httpx.Response:
         """As Prefect's. Its engine says by this that it begins a run: the same request says whose it is."""
@@ -122,7 +155,9 @@ class RunsClient(PrefectClient):
         The engine would start a thread for each such run, and stop the run when the API is away for a while: the
         supervisor renews the leases of all (`slots`).
         """
-        flow_run = await super().read_flow_run(flow_run_id)
+        flow_run = self._begun.pop(flow_run_id, None)
+        if flow_run is None or flow_run.state is None or not flow_run.state.is_running():
+            flow_run = await super().read_flow_run(flow_run_id)
         if flow_run.state is not None and (lease := flow_run.state.state_details.deployment_concurrency_lease_id):
             self.slots[flow_run_id] = lease
             flow_run.state.state_details.deployment_concurrency_lease_id = None
@@ -131,9 +166,13 @@ class RunsClient(PrefectClient):
 
 @asynccontextmanager
 async def shared_client(owner: str, gate: Gate) -> AsyncIterator[RunsClient]:
-    """One client for whatever asks for a client of Prefect within this context."""
+    """One client for whatever asks for a client of Prefect within this context.
+
+    Prefect's engine makes a blocking client for each run, and asks it nothing: making one takes as long as all else.
+    """
     context = AsyncClientContext()
     client = RunsClient(owner, gate)
     context.client = client
     async with context:
-        yield client
+        with SyncClientContext.get_or_create():
+            yield client

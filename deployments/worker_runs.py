@@ -155,6 +155,7 @@ class Runs:
             await _report(client, flow_run, Crashed(message=str(error)))
             return
         # With its deployment the engine starts a thread, an event loop and a websocket for each run.
+        client.begin(flow_run)
         handed = flow_run.model_copy(update={"deployment_id": None})
         try:
             state: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]

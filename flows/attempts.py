@@ -47,11 +47,7 @@ class Attempts:
         plan = self.plan
         try:
             if await self._take_up(flow_run, logger):
-                # A plain function: Prefect takes a bound method for one that always says no.
-                again = attempts_of.with_options(
-                    retry_condition_fn=lambda *_: self._again(logger), **self.budget.task_options()
-                )
-                await cast("Awaitable[State[Any]]", again(self, return_state=True))
+                await self._make_all(logger)
         except BaseException:
             # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
             await tidy(plan.engine.discard(plan.numbered(self.ended + 1)))
@@ -60,6 +56,17 @@ class Attempts:
             await tidy(plan.engine.release(plan.identity.run_id))
             if plan.spec.keep_seconds:
                 await tidy(discard_expired(plan.client, plan.engine, plan.identity.installation))
+
+    async def _make_all(self, logger: Logger) -> None:
+        if not self.budget.is_granted:
+            await self.next()
+            self._again(logger)
+            return
+        # A plain function: Prefect takes a bound method for one that always says no.
+        again = attempts_of.with_options(
+            retry_condition_fn=lambda *_: self._again(logger), **self.budget.task_options()
+        )
+        await cast("Awaitable[State[Any]]", again(self, return_state=True))
 
     async def _take_up(self, flow_run: FlowRun, logger: Logger) -> bool:
         """Go on where an earlier supervisor of this run was; whether there is an attempt left to make."""
@@ -99,8 +106,9 @@ class Attempts:
 
     async def next(self) -> State[Any]:
         """Make the next attempt, as a task run of its own that says how it ended."""
-        self.last, number = None, self.ended + 1
-        if await was_cancelled(self.plan.client, self.plan.identity.run_id):
+        first, number = self.last is None, self.ended + 1
+        self.last = None
+        if not first and await was_cancelled(self.plan.client, self.plan.identity.run_id):
             return Cancelled(message="cancelled before its next attempt")
         named = attempt.with_options(task_run_name=f"attempt {number}")
         return await cast("Awaitable[State[Any]]", named(self, return_state=True))

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
@@ -94,7 +95,8 @@ class Hearing:
         these = FlowRunFilterId(any_=listed)
         cancelled = FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
         chosen = FlowRunFilter(id=these, state=FlowRunFilterState(type=cancelled))
-        found = {run.id for run in await client.read_flow_runs(flow_run_filter=chosen, limit=_MOST)}
+        sort = FlowRunSort.EXPECTED_START_TIME_ASC
+        found = {run.id for run in await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=_MOST)}
         if await client.count_flow_runs(flow_run_filter=FlowRunFilter(id=these)) < len(listed):
             found.update(listed)
         for run_id in found & self._bells.keys():

@@ -17,6 +17,7 @@ from prefect import Flow, get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.loading import load_infrastructure
@@ -115,7 +116,11 @@ def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
     )
     run_job.__doc__ = "Run one container job."
     # The server has checked the parameters against the deployment's schema, and the flow checks them against the job.
-    made: Any = Flow(cast("Any", run_job), name=FLOW_NAME, validate_parameters=False, persist_result=False)
+    # It keeps no result; without a storage Prefect asks the server for one, each time and with all else waiting.
+    storage = get_current_settings().results.local_storage_path
+    made: Any = Flow(
+        cast("Any", run_job), name=FLOW_NAME, validate_parameters=False, persist_result=False, result_storage=storage
+    )
     return cast("Flow[..., State[Any]]", made)
 
 

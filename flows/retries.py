@@ -71,6 +71,11 @@ class Budget:
         return Verdict(True, f"retry {used + 1} of {granted} after {_CAUSES[cause]}{after}")
 
     @property
+    def is_granted(self) -> bool:
+        """Whether the job has any retries."""
+        return any(self._granted.values())
+
+    @property
     def pause(self) -> float:
         """Seconds from now until the retry that was granted last starts, without jitter."""
         return max(0.0, (self._starts - datetime.now(UTC)).total_seconds())
