@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from images import Missing, busybox_image, has_image, python_image
 from needs import needs, wait_until
+from ports import free_port
 from session import once
 
 if TYPE_CHECKING:
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent.parent
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # Set before Prefect is imported, and inherited by the workers of pytest-xdist.
 if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
     root = tempfile.mkdtemp(prefix="prefect-jobs-tests-")
@@ -45,7 +40,7 @@ if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
         "PREFECT_JOBS_TEST_ROOT": root,
         "PREFECT_JOBS_TEST_CONTROLLER": str(os.getpid()),
         "PREFECT_HOME": f"{root}/prefect",
-        "PREFECT_API_URL": f"http://127.0.0.1:{_free_port()}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_TELEMETRY_ENABLED": "false",
         # Schedules are looked at every second, so that a test of them takes seconds.
@@ -141,61 +136,24 @@ def docker_engine() -> None:
         needs("no Docker engine: apt-get install docker.io, then start dockerd")
 
 
-def has_image(name: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode == 0
+def _image(make: Callable[[], str]) -> str:
+    with once(make.__name__):
+        try:
+            return make()
+        except Missing as error:
+            needs(str(error))
 
 
 @pytest.fixture(scope="session")
 def busybox(docker_engine: None) -> str:
     """An image of 2 MB: a shell and its tools, no Python."""
-    name = "prefect-jobs-test/busybox:1"
-    with once("busybox") as first:
-        if first and not has_image(name):
-            if not (program := shutil.which("busybox")):
-                needs("no busybox: apt-get install busybox-static")
-            folder = ROOT / "busybox"
-            (folder / "bin").mkdir(parents=True)
-            (folder / "tmp").mkdir()
-            shutil.copy(str(program), folder / "bin/busybox")
-            for applet in subprocess.run([str(program), "--list"], capture_output=True, text=True).stdout.split():
-                if applet != "busybox":
-                    (folder / "bin" / applet).symlink_to("busybox")
-            subprocess.run(
-                f"tar -C {folder} -c . | docker import --change 'ENV FROM_IMAGE=kept' --change 'WORKDIR /tmp' - {name}",
-                shell=True,
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-    return name
+    return _image(busybox_image)
 
 
 @pytest.fixture(scope="session")
 def python_base(docker_engine: None) -> str:
     """A Debian image with Python, pip and this machine's certificates: what python:3-slim is elsewhere."""
-    name = "prefect-jobs-test/python:1"
-    with once("python-base") as first:
-        if first and not has_image(name):
-            if not shutil.which("debootstrap"):
-                needs("no debootstrap: apt-get install debootstrap")
-            folder = ROOT / "python-base"
-            packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
-            subprocess.run(
-                ["debootstrap", "--variant=minbase", packages, "bookworm", str(folder)],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-            shutil.copy(certificates, folder / "etc/ssl/certs/ca-certificates.crt")
-            (folder / "usr/bin/python").symlink_to("python3")
-            subprocess.run(
-                f"tar -C {folder} -c . | docker import --change 'ENV PIP_BREAK_SYSTEM_PACKAGES=1 "
-                f"PIP_CERT=/etc/ssl/certs/ca-certificates.crt' - {name}",
-                shell=True,
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            shutil.rmtree(folder)
-    return name
+    return _image(python_image)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from environments import PROJECT, Run
+from ports import free_port
 from session import root
 
 
@@ -68,9 +68,7 @@ def test_without_the_extra_docker_a_docker_job_is_refused_with_the_command_that_
 @pytest.fixture
 def installed_server(with_docker: Run, tmp_path: Path) -> Iterator[dict[str, str]]:
     """A Prefect server of the installed environment; the settings with which to reach it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     settings = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     with (tmp_path / "server.log").open("wb") as log:
         server = subprocess.Popen(

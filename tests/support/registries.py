@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hosts import docker
 from needs import needs, wait_until
+from ports import free_port
 from prefect_docker.credentials import DockerRegistryCredentials
 
 USER, PASSWORD = "somebody", "s3cret-of-the-registry"
@@ -46,9 +47,7 @@ def registry_in(folder: Path) -> Iterator[Registry]:
     program, htpasswd = shutil.which("docker-registry"), shutil.which("htpasswd")
     if not program or not htpasswd:
         needs("no private registry: apt-get install docker-registry apache2-utils")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     passwords = subprocess.run([str(htpasswd), "-Bbn", USER, PASSWORD], capture_output=True, text=True, check=True)
     (folder / "htpasswd").write_text(passwords.stdout)
     (folder / "config.yml").write_text(
