@@ -8,7 +8,7 @@ TESTS ?=
 # Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
 RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)
 
-.PHONY: demo test faults test-wheel check format lock wheel clean
+.PHONY: demo test faults bench test-wheel check format lock wheel clean
 
 demo: $(STAMP)
 	$(BIN)/prefect-jobs demo
@@ -20,11 +20,17 @@ test: $(STAMP)
 faults: $(STAMP)
 	FAULTS=docs/faults.md $(BIN)/pytest $(RERUNS) tests/faults
 
+# Side by side with what a user would pick instead; makes Airflow's environment below .cache/bench the first time.
+# PEERS=ours,airflow ROUNDS=1 RUNS=8 for a look; BENCH='--many 20' for the rest (BENCH=--help).
+bench: $(STAMP)
+	PYTHONPATH=tests/support $(BIN)/python -m benchmarks.bench $(if $(PEERS),--peers $(PEERS)) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RUNS),--runs $(RUNS)) $(BENCH)
+
 # The wheel as a user gets it: the newest versions within its bounds, the extra docker, and no checkout to import from.
 # WHEEL_TESTS=tests runs all but what makes environments of its own or rewrites code of the checkout.
 WHEEL := .cache/wheel
 WHEEL_TESTS ?= $(addprefix tests/,apply blocks document request flow/test_states.py flow/test_outcomes.py reaching/test_command_line.py)
-LEFT_OUT := install demo examples docs
+LEFT_OUT := install demo examples docs benchmarks
 test-wheel: $(UV)
 	rm -rf $(WHEEL) build && mkdir -p $(WHEEL)
 	$(UV) build --quiet --python $(PYTHON) --wheel --out-dir $(WHEEL)/dist

@@ -51,7 +51,11 @@ class Background:
             return
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGSTOP)  # It starts nothing more while those below it are counted.
-        everything = [psutil.Process(self.process.pid), *below(self.process.pid)]
+        try:
+            everything = [psutil.Process(self.process.pid), *below(self.process.pid)]
+        except psutil.NoSuchProcess:  # It has ended, and the event loop is about to hear of it.
+            await self.process.wait()
+            return
         _send(everything, signal.SIGTERM)
         _send(everything[:1], signal.SIGCONT)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: P
 async def test_stopping_what_has_ended_is_no_error(tmp_path: Path) -> None:
     background = await _background(tmp_path, "exit 3")
     await background.process.wait()
+    await background.stop()
+    assert background.process.returncode == 3
+
+
+async def test_stopping_what_ends_in_the_same_moment_is_no_error(tmp_path: Path) -> None:
+    background = await _background(tmp_path, "exit 3")
+    # The thread that waits for it has heard of its end, and the event loop has not.
+    while Path(f"/proc/{background.process.pid}").exists():
+        time.sleep(0.01)
+    assert background.process.returncode is None
     await background.stop()
     assert background.process.returncode == 3
 
