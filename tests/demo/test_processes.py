@@ -63,7 +63,7 @@ async def test_stopping_what_ends_in_the_same_moment_is_no_error(tmp_path: Path)
     background = await _background(tmp_path, "exit 3")
     # The thread that waits for it has heard of its end, and the event loop has not.
     while Path(f"/proc/{background.process.pid}").exists():
-        time.sleep(0.01)
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop shall not hear of it.
     assert background.process.returncode is None
     await background.stop()
     assert background.process.returncode == 3
