@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import aiodocker
 
 from prefect_jobs.blocks.docker_client import client_for, delays, is_away, logger, request
+from prefect_jobs.blocks.docker_usage import Meter
+from prefect_jobs.blocks.sharing import Shared
 
 # The label by which this project's containers are known.
 MINE = "prefect-jobs/run-id"
@@ -57,7 +58,7 @@ class Connection:
 
     def __init__(self, client: aiodocker.Docker) -> None:
         self.client = client
-        self.users = 0
+        self.meter = Meter(client)
         self._watches: set[Watch] = set()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -127,24 +128,13 @@ class Connection:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.meter.close()
         await self.client.close()
 
 
-_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, Connection]] = WeakKeyDictionary()
+_SHARED: Shared[str | None, Connection] = Shared(lambda url: Connection(client_for(url)))
 
 
-@asynccontextmanager
-async def shared_connection(url: str | None) -> AsyncIterator[Connection]:
-    """The event loop's connection to the engine at a URL; made by its first user and closed by its last."""
-    shared = _connections.setdefault(asyncio.get_running_loop(), {})
-    connection = shared.get(url)
-    if connection is None:
-        connection = shared[url] = Connection(client_for(url))
-    connection.users += 1
-    try:
-        yield connection
-    finally:
-        connection.users -= 1
-        if connection.users == 0:
-            del shared[url]
-            await connection.close()
+def shared_connection(url: str | None) -> AbstractAsyncContextManager[Connection]:
+    """The event loop's connection to the engine at a URL."""
+    return _SHARED.use(url)

@@ -16,10 +16,10 @@ import aiodocker
 from prefect_jobs.blocks import docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
-from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, shared_connection
+from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, Watch, shared_connection
 from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
 from prefect_jobs.blocks.docker_images import Images
-from prefect_jobs.blocks.docker_usage import Usage, measured
+from prefect_jobs.blocks.docker_usage import Usage
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome
@@ -233,24 +233,25 @@ class DockerContainer(Container):
 
     async def wait(self) -> Outcome:
         """Wait for the engine's event, then ask it how the container ended."""
-        async with (
-            self.connection.watch(self.id, self._heard) as watch,
-            measured(self.connection.client, self.id, self._usage),
-        ):
-            while True:
-                await watch.may_have_ended.wait()
-                watch.may_have_ended.clear()
-                try:
-                    found = await insist(self.handle.show, "look at a container")
-                except aiodocker.DockerError as error:
-                    if error.status != 404:
-                        raise
-                    return lost(self.identity.attempt)
-                state = found["State"]
-                if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
-                    if not self.told_to_stop:
-                        await settled(found, self._heard)
-                    return ended(self.identity.attempt, found, watch, self._usage, told_to_stop=self.told_to_stop)
+        async with self.connection.watch(self.id, self._heard) as watch:
+            with self.connection.meter.measured(self.id, self._usage):
+                return await self._end(watch)
+
+    async def _end(self, watch: Watch) -> Outcome:
+        while True:
+            await watch.may_have_ended.wait()
+            watch.may_have_ended.clear()
+            try:
+                found = await insist(self.handle.show, "look at a container")
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+                return lost(self.identity.attempt)
+            state = found["State"]
+            if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
+                if not self.told_to_stop:
+                    await settled(found, self._heard)
+                return ended(self.identity.attempt, found, watch, self._usage, told_to_stop=self.told_to_stop)
 
     async def age(self) -> float:
         """By the engine's own clock, which may be that of another machine."""

@@ -1,24 +1,30 @@
-"""What a container uses, as its Docker engine measures it while it runs: afterwards the engine forgets."""
+"""What containers use, as their Docker engine measures it while they run: afterwards the engine forgets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiodocker
 
-from prefect_jobs.blocks.docker_client import AWAY, delays, request
+from prefect_jobs.blocks.docker_client import AWAY, request
+
+# A container is looked at once a second while there are few, and so many of them in a second when there are many: the
+# engine reads a dozen files for each look.
+_EVERY, _LOOKS_PER_SECOND = 1.0, 50
+# Most of what ends at once has ended by then.
+_FIRST = 0.25
 
 
 class Usage:
     """The latest CPU time and the highest memory of one container that were seen.
 
-    The engine measures once a second, so that the last second may be missing, and a container that ends at once may
-    have none at all.
+    It is looked at once a second, and less often where the engine runs more than fifty, so that the last second may be
+    missing, and a container that ends at once may have none at all.
     """
 
     def __init__(self) -> None:
@@ -35,23 +41,45 @@ class Usage:
         self.peak_memory = max(self.peak_memory or 0, memory["usage"], memory.get("max_usage", 0))
 
 
-@asynccontextmanager
-async def measured(client: aiodocker.Docker, container_id: str, usage: Usage) -> AsyncIterator[None]:
-    """Keep what the container uses up to date in the background."""
-    sampling = asyncio.create_task(_sample(client, container_id, usage), name="prefect-jobs: usage of a container")
-    try:
-        yield
-    finally:
-        sampling.cancel()
-        await asyncio.gather(sampling, return_exceptions=True)
+class Meter:
+    """Looks at all containers of one engine that somebody waits for, one after the other."""
 
+    def __init__(self, client: aiodocker.Docker) -> None:
+        self._client = client
+        self._due: dict[Usage, tuple[str, float]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
-async def _sample(client: aiodocker.Docker, container_id: str, usage: Usage) -> None:
-    path = f"containers/{container_id}/stats"
-    async for _ in delays():
-        with contextlib.suppress(*AWAY, aiodocker.DockerError):
-            # At once, and then with the engine's own pace: its stream begins a second later.
-            for options in ({"stream": "false", "one-shot": "true"}, {"stream": "true"}):
-                async with request(client, "GET", path, params=options) as response:
-                    async for line in response.content:
-                        usage.add(json.loads(line))
+    @contextmanager
+    def measured(self, container_id: str, usage: Usage) -> Iterator[None]:
+        """Keep what a container uses up to date."""
+        self._due[usage] = (container_id, asyncio.get_running_loop().time() + _FIRST)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="prefect-jobs: usage of containers")
+        try:
+            yield
+        finally:
+            self._due.pop(usage, None)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._due:
+            usage, (container_id, at) = min(self._due.items(), key=lambda each: each[1][1])
+            if (wait := at - loop.time()) > 0:
+                await asyncio.sleep(min(wait, _FIRST))
+                continue
+            with contextlib.suppress(*AWAY, aiodocker.DockerError, ValueError, KeyError):
+                await self._sample(container_id, usage)
+            if usage in self._due:
+                pause = max(_EVERY, len(self._due) / _LOOKS_PER_SECOND)
+                self._due[usage] = (container_id, max(at + pause, loop.time()))
+
+    async def _sample(self, container_id: str, usage: Usage) -> None:
+        options = {"stream": "false", "one-shot": "true"}
+        async with request(self._client, "GET", f"containers/{container_id}/stats", params=options) as response:
+            usage.add(json.loads(await response.read()))

@@ -20,6 +20,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
+from prefect_jobs.blocks.sharing import holding
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
 from prefect_jobs.deployments.worker_flows import Flows
@@ -118,7 +119,7 @@ class Runs:
 
     async def _serve(self) -> None:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            async with shared_client(self.owner, self._gate) as self._client, hearing():
+            async with shared_client(self.owner, self._gate) as self._client, holding(), hearing():
                 self._context = copy_context()
                 beside = [
                     asyncio.create_task(work, name=f"prefect-jobs: {name}")

@@ -17,6 +17,7 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
 from prefect.client.schemas.sorting import LogSort
 
+from prefect_jobs.flows.courier import COURIERS, Courier
 from prefect_jobs.flows.insisting import insist
 
 logger = logging.getLogger("prefect_jobs.delivery")
@@ -39,30 +40,33 @@ class Delivery:
 
     def __init__(self, client: PrefectClient, name: str, flow_run_id: UUID, task_run_id: UUID) -> None:
         self._client = client
+        self._courier: Courier
         self._name = name
         self._flow_run_id = flow_run_id
         self._task_run_id = task_run_id
         self._batch: list[LogCreate] = []
         self._bytes = 0
         self._unsure = False
+        self._going: tuple[asyncio.Future[None], int] | None = None
         self._sending = asyncio.Lock()
         self._something = asyncio.Event()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Delivery]:
         """Deliver in the background what `put` does not deliver by itself; everything at the end."""
-        background = asyncio.create_task(self._deliver_slowly(), name="prefect-jobs: log delivery")
         limit = _LAST_SECONDS
-        try:
-            yield self
-            limit = None
-        finally:
-            background.cancel()
-            await asyncio.gather(background, return_exceptions=True)
-            # Whoever is ended while the API is away does not wait for it for ever.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    await self.flush()
+        async with COURIERS.use(self._client) as self._courier:
+            background = asyncio.create_task(self._deliver_slowly(), name="prefect-jobs: log delivery")
+            try:
+                yield self
+                limit = None
+            finally:
+                background.cancel()
+                await asyncio.gather(background, return_exceptions=True)
+                # Whoever is ended while the API is away does not wait for it for ever.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limit):
+                        await self.flush()
 
     async def latest(self, since: datetime) -> datetime | None:
         """The time of the latest record that the API holds, or None where it has none of that time or later.
@@ -115,23 +119,36 @@ class Delivery:
             self._bytes = 0
 
     async def _send(self, most: int) -> None:
-        if self._unsure and self._batch and (latest := await self.latest(self._batch[0].timestamp)):
-            # An answer was lost, not necessarily the records.
-            self._batch[:] = [record for record in self._batch if record.timestamp > latest]
-        if batch := self._batch[:most]:
-            self._unsure = True
-            # The API carries out a request whose sender has gone: who is cancelled meanwhile waits for its answer.
-            sending = asyncio.ensure_future(self._client.create_logs(batch))
-            try:
-                await asyncio.shield(sending)
-            except asyncio.CancelledError:
-                await asyncio.wait([sending], timeout=_LAST_SECONDS)
-                if sending.done() and not sending.cancelled() and sending.exception() is None:
-                    del self._batch[: len(batch)]
-                    self._unsure = False
-                raise
-            del self._batch[: len(batch)]
-        self._unsure = False
+        if self._going is None:
+            if self._unsure and self._batch and (latest := await self.latest(self._batch[0].timestamp)):
+                # An answer was lost, not necessarily the records.
+                self._batch[:] = [record for record in self._batch if record.timestamp > latest]
+            self._unsure = bool(batch := self._batch[:most])
+            if not batch:
+                return
+            weight = sum(_weight(record.message) for record in batch)
+            self._going = asyncio.ensure_future(self._courier.send(batch, weight)), len(batch)
+        sending, _ = self._going
+        # The API carries out a request whose sender has gone: who is cancelled meanwhile waits for its answer, and who
+        # comes next for what is still going.
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait([sending], timeout=_LAST_SECONDS)
+            raise
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take out what was delivered."""
+        assert self._going is not None
+        sending, count = self._going
+        if not sending.done():
+            return
+        self._going = None
+        if not sending.cancelled() and sending.exception() is None:
+            del self._batch[:count]
+            self._unsure = False
 
     async def _send_alone(self) -> None:
         """Deliver the records of a batch that the API refused one by one, and leave out what it really refuses."""

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
@@ -16,6 +15,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+
+from prefect_jobs.blocks.sharing import Shared
 
 logger = logging.getLogger("prefect_jobs.hearing")
 
@@ -33,13 +34,8 @@ class Hearing:
     """Rings for each run that may be cancelled; whoever hears it asks what became of the run."""
 
     def __init__(self) -> None:
-        self.users = 0
         self._bells: dict[UUID, asyncio.Event] = {}
         self._connected = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def open(self) -> None:
-        """Begin to listen, and to look."""
         self._tasks = [
             asyncio.create_task(self._listen(), name="prefect-jobs: events of cancellations"),
             asyncio.create_task(self._look(), name="prefect-jobs: a look for cancellations"),
@@ -112,22 +108,9 @@ class Hearing:
             bell.set()
 
 
-_hearings: WeakKeyDictionary[asyncio.AbstractEventLoop, Hearing] = WeakKeyDictionary()
+_SHARED: Shared[None, Hearing] = Shared(lambda _: Hearing())
 
 
-@asynccontextmanager
-async def hearing() -> AsyncIterator[Hearing]:
-    """The event loop's hearing; opened by its first user and closed by its last."""
-    loop = asyncio.get_running_loop()
-    shared = _hearings.get(loop)
-    if shared is None:
-        shared = _hearings[loop] = Hearing()
-        shared.open()
-    shared.users += 1
-    try:
-        yield shared
-    finally:
-        shared.users -= 1
-        if shared.users == 0:
-            del _hearings[loop]
-            await shared.close()
+def hearing() -> AbstractAsyncContextManager[Hearing]:
+    """The event loop's hearing."""
+    return _SHARED.use(None)

@@ -64,7 +64,7 @@ async def test_who_is_cancelled_while_records_are_delivered_loses_none_of_them(
         async def create_logs(logs: list[object]) -> None:
             if not reached.is_set():
                 reached.set()
-                await asyncio.sleep(60)
+                await asyncio.sleep(17)
             await deliver(logs)  # type: ignore[arg-type]
 
         monkeypatch.setattr(client, "create_logs", create_logs)
@@ -95,6 +95,36 @@ async def test_a_record_that_the_api_refuses_takes_no_other_with_it(
     assert await _delivered(run) == [f"line {number}" for number in range(20) if number != 7]
 
 
+async def test_records_of_many_runs_travel_together_and_what_is_refused_takes_nobody_elses_with_it(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job(name=f"together-{number}", command=["true"]) for number in range(5)]
+    for job in jobs:
+        await job.apply()
+    runs = [run, *[await job.run() for job in jobs]]
+    async with get_client() as client:
+        deliver, requests = client.create_logs, []
+
+        async def create_logs(logs: list[object]) -> None:
+            requests.append(len(logs))
+            if any(getattr(log, "message", None) == "line 7" for log in logs):
+                request = httpx.Request("POST", "http://api/logs/")
+                raise httpx.HTTPStatusError("refused", request=request, response=httpx.Response(422, request=request))
+            await asyncio.sleep(0.1)
+            await deliver(logs)  # type: ignore[arg-type]
+
+        async def one(number: int, run: JobRun) -> None:
+            async with _delivery(client, run).open() as delivery:
+                await _put(delivery, run, range(20) if number else range(5))
+
+        monkeypatch.setattr(client, "create_logs", create_logs)
+        await asyncio.gather(*(one(number, run) for number, run in enumerate(runs)))
+    assert requests[0] == 5 + 5 * 20
+    assert await _delivered(runs[0]) == [f"line {number}" for number in range(5)]
+    for other in runs[1:]:
+        assert await _delivered(other) == [f"line {number}" for number in range(20) if number != 7]
+
+
 async def test_the_latest_record_is_found_at_once_among_those_of_earlier_attempts(
     run: JobRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,10 +140,9 @@ async def test_the_latest_record_is_found_at_once_among_those_of_earlier_attempt
             return await read_logs(*options)  # type: ignore[arg-type]
 
         monkeypatch.setattr(client, "read_logs", counted)
-        second = Delivery(client, "container.2", run.id, run.id)
-        assert await second.latest(start.add(microseconds=1000)) is None
-        await second.put(20, start.add(microseconds=1000), "its first line")
-        await second.flush()
+        async with Delivery(client, "container.2", run.id, run.id).open() as second:
+            assert await second.latest(start.add(microseconds=1000)) is None
+            await second.put(20, start.add(microseconds=1000), "its first line")
         assert await second.latest(start.add(microseconds=1000)) == start.add(microseconds=1000)
         assert await _delivery(client, run).latest(start) == start.add(microseconds=999)
     assert len(asked) == 3
