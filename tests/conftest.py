@@ -23,7 +23,7 @@ import pytest
 from images import Missing, busybox_image, has_image, python_image
 from needs import needs, wait_until
 from ports import free_port
-from session import once
+from session import once, start_for_session
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -54,17 +54,12 @@ if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
 ROOT = Path(os.environ["PREFECT_JOBS_TEST_ROOT"])
 
 
-def start_for_session(name: str, *command: str) -> None:
-    """Start a process that the controlling process stops at the end of the session."""
-    with (ROOT / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
-    (ROOT / f"{name}.pid").write_text(str(process.pid))
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     if os.environ.get("PREFECT_JOBS_TEST_CONTROLLER") != str(os.getpid()):
         return
-    for pid in [int(file.read_text()) for file in ROOT.glob("*.pid")]:
+    # The latest first: a server before its database.
+    files = sorted(ROOT.glob("*.pid"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for pid in [int(file.read_text()) for file in files]:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 os.killpg(pid, number)

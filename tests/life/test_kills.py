@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
+from counting import Counting
 from hosts import docker
 from reach import containers_of, lines
 from supervisors import kill, start_supervisor
@@ -24,13 +25,7 @@ from prefect_jobs.blocks.process import Process
 
 RUNS = int(os.environ.get("PREFECT_JOBS_KILLS", "6"))
 AT_ONCE = int(os.environ.get("PREFECT_JOBS_KILLS_AT_ONCE", "2"))
-LINES = 200
-# Counts its own starts in the folder that all attempts share, then writes numbered lines for some seconds.
-COUNTING = f"""
-echo x >> $JOB_CHECKPOINT_DIR/starts; echo starts $(wc -l < $JOB_CHECKPOINT_DIR/starts)
-i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 3
-"""
-EXPECTED = ["starts 1", *(f"line {number}" for number in range(LINES))]
+COUNTING = Counting()
 MOMENTS = ["made", "started", "running", "ended", "any"]
 
 
@@ -89,7 +84,7 @@ async def _play(number: int, image: str, seen: Seen) -> None:
     chance = random.Random(number)
     infrastructure = ("docker", "process")[number % 2]
     name = f"killed-{infrastructure}-{uuid4().hex[:8]}"
-    job = Job(name=name, infrastructure=infrastructure, image=image, command=["sh", "-c", COUNTING])
+    job = Job(name=name, infrastructure=infrastructure, image=image, command=COUNTING.command)
     await job.apply()
     run: JobRun = await job.run()
     for moment in (MOMENTS[number // 2 % len(MOMENTS)], *chance.choices(MOMENTS, k=chance.randrange(2))):
@@ -110,10 +105,10 @@ async def _play(number: int, image: str, seen: Seen) -> None:
     counts = Counter(written)
     seen.outcomes[f"{run.state}: {[(outcome.attempt, outcome.exit_code) for outcome in run.attempts]}"] += 1
     seen.started += sum(line.startswith("starts ") for line in counts)
-    seen.lost += len(set(EXPECTED) - set(written))
+    seen.lost += len(set(COUNTING.expected) - set(written))
     seen.doubled += counts.total() - len(counts)
     seen.left += len(containers_of(run.id)) + len(_left(run))
-    assert written == EXPECTED, (number, infrastructure)
+    assert written == COUNTING.expected, (number, infrastructure)
 
 
 async def _is_over(run: JobRun) -> bool:

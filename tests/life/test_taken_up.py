@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from counting import Counting
 from prefect.client.orchestration import get_client
 from reach import first_line
 from supervisors import kill, start_supervisor, supervise
@@ -14,13 +15,7 @@ from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployments.runs import JobRun
 from prefect_jobs.outcome import Reason
 
-LINES = 100
-# Counts its own starts in the folder that all attempts share, then writes numbered lines for about two seconds.
-COUNTING = f"""
-echo x >> $JOB_CHECKPOINT_DIR/starts; echo starts $(wc -l < $JOB_CHECKPOINT_DIR/starts)
-i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.02; done; exit 3
-"""
-EXPECTED = ["starts 1", *(f"line {number}" for number in range(LINES))]
+COUNTING = Counting(lines=100, pause=0.02)
 
 
 async def _container_lines(run: JobRun) -> list[str]:
@@ -33,7 +28,7 @@ async def test_a_run_whose_supervisor_was_killed_ends_as_if_nothing_had_happened
     infrastructure: str, moments: tuple[float, ...], busybox: str, prefect_api: str
 ) -> None:
     name = f"counting-{infrastructure}-{len(moments)}-{moments[0]:g}".replace(".", "-")
-    job = Job(name=name, infrastructure=infrastructure, image=busybox, command=["sh", "-c", COUNTING])
+    job = Job(name=name, infrastructure=infrastructure, image=busybox, command=COUNTING.command)
     await job.apply()
     run = await job.run()
     for seconds in moments:
@@ -44,7 +39,7 @@ async def test_a_run_whose_supervisor_was_killed_ends_as_if_nothing_had_happened
         await run.refresh()
     assert run.state == "Failed"
     assert [(outcome.attempt, outcome.exit_code) for outcome in run.attempts] == [(1, 3)]
-    assert await _container_lines(run) == EXPECTED
+    assert await _container_lines(run) == COUNTING.expected
     async with (await load_infrastructure(infrastructure)).engine() as engine:
         assert run.id not in [found.run_id for found in await engine.containers()]
 

@@ -1,13 +1,16 @@
-"""A way to a Docker engine that can be cut and opened again, as a restart of the engine or of a network would."""
+"""Ways to a Docker engine and to Prefect's API that can be cut and opened again, as a restart or a network would."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
@@ -46,7 +49,7 @@ class Proxy:
         self._dropped.update(self._pipes)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        engine_reader, engine_writer = await asyncio.open_unix_connection(ENGINE)
+        engine_reader, engine_writer = await self._other_side()
         pipes = [
             asyncio.create_task(self._pipe(reader, engine_writer)),
             asyncio.create_task(self._pipe(engine_reader, writer, count=True)),
@@ -58,6 +61,9 @@ class Proxy:
             self._pipes.discard(pipe)
         writer.transport.abort()
         engine_writer.transport.abort()
+
+    async def _other_side(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(ENGINE)
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: bool = False) -> None:
         with contextlib.suppress(ConnectionError):
@@ -73,6 +79,65 @@ class Proxy:
 async def proxy_at(path: Path) -> AsyncIterator[Proxy]:
     """An open proxy."""
     proxy = Proxy(path)
+    await proxy.open()
+    try:
+        yield proxy
+    finally:
+        await proxy.shut()
+
+
+class ApiProxy(Proxy):
+    """A port before a Prefect API, which counts the requests."""
+
+    def __init__(self, api: str) -> None:
+        super().__init__(Path("unused"))
+        self._api = urlsplit(api)
+        self.refuses_streams = False
+        """Whether websockets are turned away."""
+        self.requests: Counter[str] = Counter()
+        """Method and path, ids left out."""
+
+    async def open(self) -> None:
+        """Take connections."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1")
+        host, port = self._server.sockets[0].getsockname()
+        self.url = f"http://{host}:{port}{self._api.path}"
+
+    async def shut(self) -> None:
+        """Take no more connections, and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+
+    async def _other_side(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self._api.hostname, self._api.port)
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: bool = False) -> None:
+        if count:
+            return await super()._pipe(reader, writer, count)
+        rest = b""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 14):
+                heads = rest + data
+                for method, path in _REQUEST.findall(heads):
+                    self.requests[f"{method.decode()} {_ID.sub('{id}', path.decode())}"] += 1
+                if self.refuses_streams and b"upgrade: websocket" in heads.lower():
+                    return
+                # A request's first line may come in two pieces.
+                rest = heads[-200:].rpartition(b"\n")[2]
+                writer.write(data)
+                await writer.drain()
+
+
+_REQUEST = re.compile(rb"(?:^|\n)(GET|POST|PATCH|PUT|DELETE) (\S+) HTTP/1\.1\r\n")
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}")
+
+
+@asynccontextmanager
+async def api_proxy(api: str) -> AsyncIterator[ApiProxy]:
+    """An open proxy before an API."""
+    proxy = ApiProxy(api)
     await proxy.open()
     try:
         yield proxy

@@ -1,9 +1,10 @@
-"""What the workers of pytest-xdist share: a folder, and locks in it."""
+"""What the workers of pytest-xdist share: a folder, locks in it, and processes."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,3 +23,12 @@ def once(name: str) -> Iterator[bool]:
         done = root() / f"{name}.done"
         yield not done.exists()
         done.touch()
+
+
+def start_for_session(name: str, *command: str | Path, **environment: str) -> None:
+    """Start a process that the controlling process stops at the end of the session."""
+    with (root() / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=root(), env={**os.environ, **environment}, start_new_session=True
+        )
+    (root() / f"{name}.pid").write_text(str(process.pid))

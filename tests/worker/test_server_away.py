@@ -1,0 +1,87 @@
+"""Prefect's server is away for a while: containers go on, nothing is failed, and all is reported when it is back.
+
+PREFECT_JOBS_AWAY_SECONDS=240 PREFECT_JOBS_AWAY_RUNS=50 is what the worker promises; the suite has it shorter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+
+import pytest
+from counting import Counting, container_starts
+from looks import all_ended, lines_of, states_of, task_runs_of
+from reach import containers_of, first_line
+from servers import Server, postgres_database
+from workers import workers_of
+
+from prefect_jobs import Job, JobRun
+
+SECONDS = float(os.environ.get("PREFECT_JOBS_AWAY_SECONDS", "20"))
+RUNS = int(os.environ.get("PREFECT_JOBS_AWAY_RUNS", "6"))
+# Half of them end while it is away, the others after it is back.
+SHORT = Counting(lines=int(SECONDS / 2 / 0.5), pause=0.5, exit_code=0)
+LONG = Counting(lines=int((SECONDS + 25) / 0.5), pause=0.5, exit_code=0)
+
+
+@pytest.mark.timeout(0)
+async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybox: str, prefect_api: str) -> None:
+    server = Server(f"server-{pool}", postgres_database(pool))
+    try:
+        await server.start()
+        with server.used():
+            async with workers_of(pool, **server.environment) as start_worker, container_starts(pool) as starts:
+                worker = await start_worker()
+                job = Job(name=pool, infrastructure="docker", image=busybox, command=LONG.command)
+                await job.apply(work_pool=pool)
+                runs: list[JobRun] = [
+                    await (job.run(command=SHORT.command) if number % 2 else job.run()) for number in range(RUNS)
+                ]
+                await asyncio.gather(*map(first_line, runs))
+                await server.kill()
+                await worker.says("Prefect's API does not answer")
+                await asyncio.sleep(SECONDS)
+                there = [len(await asyncio.to_thread(containers_of, run.id)) for run in runs]
+                assert there == [1] * RUNS
+                await server.start()
+                await all_ended(runs, 120 + 2 * RUNS)
+
+                assert Counter(run.state for run in runs) == {"Completed": RUNS}
+                expected = [SHORT.expected if number % 2 else LONG.expected for number in range(RUNS)]
+                assert await lines_of(runs) == expected
+                assert starts == {str(run.id): 1 for run in runs}
+                assert [containers_of(run.id) for run in runs] == [[]] * RUNS
+                for run in runs:
+                    names = {state.name for state in await states_of(run.id)}
+                    assert names == {"Scheduled", "Pending", "Running", "Completed"}
+                    ends = {("attempt 1", "Completed"): 1, ("attempts", "Completed"): 1}
+                    assert await task_runs_of(run.id) == ends
+                later: JobRun = await job.run(command=["sh", "-c", "echo still here"])
+                await all_ended([later], 60)
+                assert (later.state, await lines_of([later])) == ("Completed", [["still here"]])
+                assert "Traceback" not in worker.said
+    finally:
+        await server.kill()
+
+
+async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, busybox: str, prefect_api: str) -> None:
+    server = Server(f"server-{pool}")
+    try:
+        await server.start()
+        with server.used():
+            async with workers_of(pool, **server.environment) as start_worker:
+                await (await start_worker()).stop()  # Its pool and job are there.
+                job = Job(name=pool, command=["sh", "-c", "echo came late"])
+                await job.apply(work_pool=pool)
+                run: JobRun = await job.run()
+                await server.kill()
+                worker = await start_worker(seconds=0)
+                with pytest.raises(AssertionError):
+                    await worker.ended(25)
+                await server.start()
+                await all_ended([run], 90)
+                assert (run.state, await lines_of([run])) == ("Completed", [["came late"]])
+                assert await worker.stop() == 0
+    finally:
+        await server.kill()

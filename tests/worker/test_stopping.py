@@ -1,0 +1,137 @@
+"""A worker that is told to end: its runs are left to the next one, waited for, or cancelled, as it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+from cancelling import in_state, left_by
+from counting import Counting, container_starts
+from looks import all_ended, lines_of, states_of, task_runs_of
+from reach import first_line, until
+from workers import StartWorker
+
+from prefect_jobs import Job, JobRun
+
+COUNTING = Counting(lines=40, pause=0.4, exit_code=0)
+ON_STOP = "PREFECT_JOBS_ON_STOP"
+
+
+async def with_runs(pool: str, job: Job, number: int = 2) -> list[JobRun]:
+    """Runs whose containers have written their first line."""
+    await job.apply(work_pool=pool)
+    runs: list[JobRun] = [await job.run() for _ in range(number)]
+    await asyncio.gather(*map(first_line, runs))
+    return runs
+
+
+@pytest.mark.parametrize("infrastructure", ["docker", "process"])
+async def test_detached_runs_go_on_alone_and_the_next_worker_takes_them_over_at_once(
+    infrastructure: str, start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker()
+    # The long grace period is that of runs which have somebody wait for the end of their worker.
+    job = Job(name=pool, infrastructure=infrastructure, image=busybox, command=COUNTING.command, grace_period="25s")
+    async with container_starts(pool) as starts:
+        runs = await with_runs(pool, job)
+        began = time.monotonic()
+        assert await worker.stop() == 0
+        assert time.monotonic() - began < 10
+        assert "2 runs go on alone" in worker.said
+        assert all(left_by(run.id) for run in runs)
+        assert [(await run.refresh()).state for run in runs] == ["Running"] * 2
+
+        await start_worker()
+        began = time.monotonic()
+
+        async def taken_over() -> bool:
+            return all([sum(state.is_running() for state in await states_of(run.id)) == 2 for run in runs])
+
+        await until(taken_over, 30, "both runs taken over")
+        assert time.monotonic() - began < 8
+        await all_ended(runs, 90)
+    assert [run.state for run in runs] == ["Completed"] * 2
+    assert await lines_of(runs) == [COUNTING.expected] * 2
+    assert starts == ({str(run.id): 1 for run in runs} if infrastructure == "docker" else {})
+    assert [left_by(run.id) for run in runs] == [[]] * 2
+
+
+async def test_a_worker_that_waits_ends_when_its_runs_have_and_takes_no_more(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker(**{ON_STOP: "wait"})
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=Counting(20, 0.4, 0).command)
+    runs = await with_runs(pool, job)
+    worker.signal(signal.SIGTERM)
+    await asyncio.sleep(1)
+    later: JobRun = await job.run()
+    assert await worker.ended(60) == 0
+    assert [(await run.refresh()).state for run in runs] == ["Completed"] * 2
+    assert await lines_of(runs) == [Counting(20, 0.4, 0).expected] * 2
+    assert (await later.refresh()).state == "Scheduled"
+    await start_worker()
+    await all_ended([later], 60)
+    assert later.state == "Completed"
+
+
+async def test_a_worker_that_waits_leaves_its_runs_when_it_is_told_once_more(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker(**{ON_STOP: "wait"})
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
+    runs = await with_runs(pool, job)
+    worker.signal(signal.SIGTERM)
+    with pytest.raises(AssertionError):
+        await worker.ended(4)
+    began = time.monotonic()
+    assert await worker.stop() == 0
+    assert time.monotonic() - began < 10
+    assert [(await run.refresh()).state for run in runs] == ["Running"] * 2
+    await start_worker()
+    await all_ended(runs, 90)
+    assert [run.state for run in runs] == ["Completed"] * 2
+    assert await lines_of(runs) == [COUNTING.expected] * 2
+
+
+async def test_a_worker_that_cancels_ends_when_nothing_of_its_runs_is_left(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker(**{ON_STOP: "cancel"})
+    script = "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done"
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=["sh", "-c", script], grace_period="5s")
+    runs = await with_runs(pool, job)
+    assert await worker.stop() == 0
+    assert [(await run.refresh()).state for run in runs] == ["Cancelled"] * 2
+    said = "cancelled because its worker was told to stop; no container of it is left"
+    assert [run.flow_run.state and run.flow_run.state.message for run in runs] == [said] * 2
+    assert [left_by(run.id) for run in runs] == [[]] * 2
+    assert [[line for line in lines if line != "Terminated"] for lines in await lines_of(runs)] == [["up", "bye"]] * 2
+    for run in runs:
+        assert await task_runs_of(run.id) == {("attempt 1", "Cancelled"): 1, ("attempts", "Cancelled"): 1}
+
+
+async def test_an_unknown_word_for_stopping_is_refused_when_the_worker_starts(
+    start_worker: StartWorker, pool: str
+) -> None:
+    worker = await start_worker(seconds=0, **{ON_STOP: "kill"})
+    assert await worker.ended(60) != 0
+    assert "PREFECT_JOBS_ON_STOP is 'kill': expected detach, wait, cancel" in worker.said
+
+
+async def test_runs_that_were_taken_and_not_begun_are_handed_back(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker()
+    job = Job(name=pool, command=["sh", "-c", "echo once; sleep 2"])
+    await job.apply(work_pool=pool)
+    runs: list[JobRun] = list(await asyncio.gather(*(job.run() for _ in range(10))))
+    await asyncio.gather(*(in_state(run, "Pending", "Running", "Completed") for run in runs[:2]))
+    assert await worker.stop() == 0
+    left = [(await run.refresh()).state for run in runs]
+    assert set(left) <= {"Scheduled", "Running", "Completed"}, left
+    await start_worker()
+    await all_ended(runs, 120)
+    assert [run.state for run in runs] == ["Completed"] * 10
+    assert await lines_of(runs) == [["once"]] * 10
