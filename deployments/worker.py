@@ -39,6 +39,9 @@ logger = logging.getLogger("prefect_jobs.worker")
 ON_STOP = "PREFECT_JOBS_ON_STOP"
 # Between two polls, however many runs are made or end.
 _POLL_PAUSE = 0.05
+# More runs than there is room for are read at once, so that not each that ends costs a poll; for so many seconds a run
+# of a queue with a higher priority may wait behind them.
+_AHEAD, _AHEAD_SECONDS = 32, 1.0
 _EVENTS_PAUSE = 2.0
 # The API gives no more at once.
 _MOST = 200
@@ -79,6 +82,8 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self._wake = asyncio.Event()
         self._polling = asyncio.Lock()
         self._full = False
+        self._ahead: list[FlowRun] = []
+        self._ahead_until = 0.0
         self._waiting: dict[UUID, asyncio.TimerHandle] = {}
 
     async def start(
@@ -134,16 +139,13 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             return []
         async with self._polling:
             room = _MOST if self._limit is None else min(_MOST, self._limit - len(supervisor.mine))
-            self._full = room <= 0
-            if self._full:
-                return []
-            try:
-                found = await self._due_soon(room)
-            except (httpx.HTTPError, TimeoutError) as error:
-                logger.debug("Prefect's API could not be asked for runs: %r", error)
-                return []
-            taken = [run for run in found if self._take(supervisor, run)]
-            self._full = len(found) >= room
+            taken: list[FlowRun] = []
+            if room > 0 and await self._know_due(min(_MOST, room + _AHEAD)):
+                while self._ahead and len(taken) < room:
+                    flow_run = self._ahead.pop(0)
+                    if self._take(supervisor, flow_run):
+                        taken.append(flow_run)
+            self._full = len(taken) >= room
         if len(taken) == _MOST:
             # There may be more.
             self._wake.set()
@@ -157,6 +159,19 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             if not self._has_successfully_synced and not self.is_setup:
                 raise
             logger.debug("The worker's heartbeat did not arrive: %r", error)
+
+    async def _know_due(self, most: int) -> bool:
+        """Know what is due soon: what was read a moment ago, or what the API says now; whether it answered."""
+        now = asyncio.get_running_loop().time()
+        if self._ahead and now < self._ahead_until:
+            return True
+        try:
+            self._ahead = await self._due_soon(most)
+        except (httpx.HTTPError, TimeoutError) as error:
+            logger.debug("Prefect's API could not be asked for runs: %r", error)
+            return False
+        self._ahead_until = now + _AHEAD_SECONDS
+        return True
 
     async def _due_soon(self, room: int) -> list[FlowRun]:
         """Runs that are due within the prefetch time, by the priority of their queues."""
@@ -196,6 +211,10 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
 
     def _due(self, run_id: UUID) -> None:
         self._waiting.pop(run_id, None)
+        self._poll_anew()
+
+    def _poll_anew(self) -> None:
+        self._ahead_until = 0.0
         self._wake.set()
 
     async def _claim(self, supervisor: Supervisor, flow_run: FlowRun) -> None:
@@ -236,7 +255,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
                     self._wake.set()
                     async for event in events:
                         if any(related.id.endswith(str(self.work_pool.id)) for related in event.related):
-                            self._wake.set()
+                            self._poll_anew()
             await asyncio.sleep(_EVENTS_PAUSE)
 
 
