@@ -223,7 +223,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         try:
             async with self._claiming:
                 if not self._stopping:
-                    state = await propose_state(self.client, taken_by(supervisor.lease), flow_run.id)
+                    state = await propose_state(self.client, taken_by(supervisor.lease, self.name), flow_run.id)
                     if state.is_pending() and self._stopping:
                         await self.client.set_flow_run_state(flow_run.id, handed_back())
                     elif state.is_pending():

@@ -36,17 +36,17 @@ BELIEVED_SECONDS = 12.0
 _PAGE = 200
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-_OWNER = re.compile(r"supervisor ([0-9a-f]{32})\b")
+_OWNER = re.compile(r"supervisor ([0-9a-f]{32})$")
 
 
-def owner_of(lease: str) -> str:
-    """How a run says whose it is."""
-    return f"supervisor {lease}"
+def owner_of(lease: str, worker: str = "") -> str:
+    """How a run says whose it is: by a lease, and by the name of a worker for people."""
+    return f"worker {worker!r}, supervisor {lease}" if worker else f"supervisor {lease}"
 
 
-def taken_by(lease: str, *, again: bool = False) -> State[Any]:
+def taken_by(lease: str, worker: str = "", *, again: bool = False) -> State[Any]:
     """The state of a run that a supervisor has taken and not begun."""
-    words = f"taken by {owner_of(lease)}"
+    words = f"taken by {owner_of(lease, worker)}"
     return Pending(name="Reattaching", message=words) if again else Pending(message=words)
 
 
@@ -145,12 +145,12 @@ class Adoption:
         if state.state_details.deployment_concurrency_lease_id:
             # Gives its place within the limit back, and takes one anew.
             await client.set_flow_run_state(run_id, Scheduled(name="Reattaching", message=f"left by {owner_of(owner)}"))
-            taken = await propose_state(client, taken_by(lease.id), run_id)
+            taken = await propose_state(client, taken_by(lease.id, lease.worker), run_id)
             if taken.is_pending():
                 self._adopt(flow_run.model_copy(update={"state": taken}))
                 return True
             # Somebody else has the place by now; the container runs all the same, and somebody must look after it.
-        taken = taken_by(lease.id, again=True)
+        taken = taken_by(lease.id, lease.worker, again=True)
         result: OrchestrationResult[Any] = await client.set_flow_run_state(run_id, taken, force=True)
         self._adopt(flow_run.model_copy(update={"state": result.state}))
         return True

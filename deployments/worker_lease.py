@@ -79,6 +79,11 @@ class Lease:
         self._holder = Holder(pool=pool, worker=worker, place=Place.here())
         self._variable: UUID | None = None
 
+    @property
+    def worker(self) -> str:
+        """The name of the worker that holds it."""
+        return self._holder.worker
+
     async def take(self, client: PrefectClient) -> float:
         """Take or renew it; since when it is held, by the monotonic clock.
 

@@ -73,7 +73,7 @@ class Supervisor:
     def _begin_life(self) -> None:
         self._lease = Lease(self._pool, self._worker)
         self._adoption = Adoption(self._pool, self.mine.__contains__, self._adopt, self._finish)
-        self._runs = Runs(owner_of(self._lease.id), self._forget)
+        self._runs = Runs(owner_of(self._lease.id, self._worker), self._forget)
         self._runs.start()
 
     def open(self) -> None:

@@ -90,7 +90,7 @@ def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
     Prefect raises an exception in the middle of whatever is at work: where that is a task beside the flow's own, a
     reader of lines for instance, that one ends, and the flow goes on as if nothing had been said.
     """
-    if not _hears_signals():
+    if not has_its_own_process():
         yield
         return
     loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
@@ -146,11 +146,11 @@ async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -
         if flow_run.state is not None and flow_run.state.is_cancelled():
             return
         if flow_run.state is not None and flow_run.state.is_cancelling():
-            if _hears_signals():
+            if has_its_own_process():
                 await asyncio.sleep(_WORKER_SECONDS)
             return
 
 
-def _hears_signals() -> bool:
+def has_its_own_process() -> bool:
     """Whether this flow has its process to itself, whose worker tells it to end by a signal."""
     return threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""The local log of the process that runs the flow: for a person who looks at it, and no place to keep every line."""
+"""The local log of the process that runs flows: for a person who looks at it, and no place to keep every line."""
 
 from __future__ import annotations
 
@@ -10,25 +10,45 @@ from collections.abc import Callable
 _LINES_PER_SECOND = 200
 
 
+class Room:
+    """How many lines a terminal still takes within this second, of all runs of a process together."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._second = 0
+        self._shown = 0
+
+    @property
+    def second(self) -> int:
+        """The second that it is."""
+        return int(self._clock())
+
+    def take(self) -> bool:
+        """Take the room of a line, if there is any."""
+        if self.second != self._second:
+            self._second, self._shown = self.second, 0
+        self._shown += 1
+        return self._shown <= _LINES_PER_SECOND
+
+
+_TERMINAL = Room()
+
+
 class Console:
     """Shows lines as long as they come slowly enough for a person, and says how many it left out."""
 
-    def __init__(
-        self, logger: logging.LoggerAdapter[logging.Logger], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, logger: logging.LoggerAdapter[logging.Logger], room: Room = _TERMINAL) -> None:
         self._logger = logger
-        self._clock = clock
+        self._room = room
         self._second = 0
-        self._shown = self._left_out = 0
+        self._left_out = 0
 
     def show(self, level: int, text: str) -> None:
         """Show a line, unless there were too many within this second."""
-        second = int(self._clock())
-        if second != self._second:
+        if self._room.second != self._second:
             self.finish()
-            self._second, self._shown = second, 0
-        if self._shown < _LINES_PER_SECOND:
-            self._shown += 1
+            self._second = self._room.second
+        if self._room.take():
             self._log(level, text)
         else:
             self._left_out += 1

@@ -19,7 +19,7 @@ from uuid import UUID
 import psutil
 from prefect.client.orchestration import get_client
 
-from prefect_jobs.flows.cancellation import end_cancelled
+from prefect_jobs.flows.cancellation import end_cancelled, has_its_own_process
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.spec import Identity
@@ -33,7 +33,7 @@ _LONGEST_SECONDS = 300.0
 @contextmanager
 def successor(identity: Identity, grace_seconds: float) -> Iterator[None]:
     """Have a process at hand that stops and removes the attempt's container should this one be killed meanwhile."""
-    if grace_seconds < _LONG_GRACE_SECONDS:
+    if grace_seconds < _LONG_GRACE_SECONDS or not has_its_own_process():
         yield
         return
     words = [str(identity.run_id), str(identity.attempt), str(os.getpid()), str(time.time() + grace_seconds)]

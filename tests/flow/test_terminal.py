@@ -10,7 +10,7 @@ import pytest
 from ran import Ran
 
 from prefect_jobs.blocks.engine import Container, LogLine
-from prefect_jobs.flows.console import Console
+from prefect_jobs.flows.console import Console, Room
 from prefect_jobs.flows.log import RunLog
 from prefect_jobs.flows.mask import Mask
 from prefect_jobs.flows.terminal import shown
@@ -92,7 +92,7 @@ async def test_a_secret_whose_letters_a_sequence_parts_is_masked_where_the_seque
 
 def test_the_local_log_shows_what_a_person_can_follow_and_counts_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     now = 1.0
-    console = Console(logging.LoggerAdapter(logging.getLogger("somebody")), clock=lambda: now)
+    console = Console(logging.LoggerAdapter(logging.getLogger("somebody")), Room(lambda: now))
     with caplog.at_level(logging.INFO, "somebody"):
         for number in range(1000):
             console.show(logging.INFO, str(number))
