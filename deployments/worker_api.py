@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -44,17 +44,38 @@ class Gate:
         # Before the lease is taken there are no runs.
         self._until = time.monotonic() + _OPENING_SECONDS
         self._renewed = asyncio.Event()
+        self._shut = False
+        self._inside = 0
+        self.quiet = asyncio.Event()
+        """Set while no request is on its way."""
+        self.quiet.set()
 
     def open_until(self, moment: float) -> None:
         """Let pass until a moment of the monotonic clock, in seconds."""
         self._until = moment
         self._renewed.set()
 
+    def shut(self) -> None:
+        """Let nothing pass any more."""
+        self._shut = True
+
     async def passed(self) -> None:
         """Wait until the lease is held."""
-        while time.monotonic() > self._until:
+        while self._shut or time.monotonic() > self._until:
             self._renewed.clear()
             await self._renewed.wait()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """A request that passed, until it is answered."""
+        self._inside += 1
+        self.quiet.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self.quiet.set()
 
 
 class PatientTransport(httpx.AsyncBaseTransport):
@@ -72,7 +93,8 @@ class PatientTransport(httpx.AsyncBaseTransport):
                 await self._gate.passed()
             figures.API_REQUESTS.inc()
             try:
-                response = await self._inner.handle_async_request(request)
+                with nullcontext() if self._gate is None else self._gate.inside():
+                    response = await self._inner.handle_async_request(request)
             except httpx.TransportError as error:
                 figures.API_ERRORS.inc()
                 if not repeatable and not isinstance(error, _NOT_SENT):

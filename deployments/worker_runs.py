@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,8 @@ from prefect_jobs.flows.insisting import insist
 logger = logging.getLogger("prefect_jobs.worker")
 
 _OPEN_SECONDS = 30.0
+# For requests that are on their way when the runs are left.
+_QUIET_SECONDS = 5.0
 # How long one step of the loop may be late before it is said.
 _LATE = 0.2
 _PROBE = 0.05
@@ -56,7 +59,7 @@ class Runs:
         self._context = copy_context()
         self._client: RunsClient | None = None
         self._flows = Flows()
-        self._abandoned = False
+        self._frozen = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefect-jobs: runs", daemon=True)
 
     # -- from the worker's thread
@@ -81,9 +84,8 @@ class Runs:
 
     def abandon(self) -> None:
         """Leave all runs as they are, for another supervisor: nothing of them is reported from here any more."""
-        self._abandoned = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_OPEN_SECONDS)
+        asyncio.run_coroutine_threadsafe(self._freeze(), self._loop)
+        self._frozen.wait(_OPEN_SECONDS)
 
     def close(self) -> None:
         """End the thread; its runs have ended before."""
@@ -108,14 +110,16 @@ class Runs:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        main = self._loop.create_task(self._serve(), context=self._context)
-        try:
-            self._loop.run_until_complete(main)
-        except RuntimeError:
-            if not self._abandoned:
-                raise
-            # Stopped in the middle, as if the process had died: nobody is told, and nothing is undone.
-            self._loop.set_exception_handler(lambda *_: None)
+        self._loop.run_until_complete(self._loop.create_task(self._serve(), context=self._context))
+
+    async def _freeze(self) -> None:
+        """Stop in the middle for ever, as if the process had died: what runs is not even told that it ends."""
+        self._gate.shut()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET_SECONDS):
+                await self._gate.quiet.wait()
+        self._frozen.set()
+        threading.Event().wait()
 
     async def _serve(self) -> None:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
