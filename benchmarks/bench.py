@@ -3,7 +3,7 @@
     make bench [PEERS=ours,airflow] [ROUNDS=3] [RUNS=40] [BENCH='--many 200 --singles 4 …']
 
 In each round every peer has a turn: it is started with servers of its own, warmed up, measured and stopped, so that
-nothing of another one runs meanwhile; Postgres stays. After the rounds each has one more turn for memory and requests.
+nothing of another one runs meanwhile; Postgres stays. After the rounds each has one more turn for requests and memory.
 Figures are medians over the rounds. A run that ends otherwise than well, or a container that is missing, ends the
 benchmark. The page and the chart are only rewritten by a run over all peers and at least three rounds.
 """
@@ -35,6 +35,7 @@ from benchmarks.peers.bare import Bare
 from benchmarks.peers.docker_worker import DockerWorker
 from benchmarks.peers.jobs import Ours, Process
 from benchmarks.peers.peer import Ground, Peer
+from benchmarks.peers.prefects import PrefectPeer
 from benchmarks.plan import Plan
 from benchmarks.processes import call
 from benchmarks.servers import postgres, postgres_program
@@ -82,18 +83,20 @@ async def measure_round(peer: Peer, ground: Ground, starts: Starts, plan: Plan) 
     return found
 
 
-async def measure_once(
-    peer: Peer, ground: Ground, starts: Starts, plan: Plan
-) -> tuple[tuple[Memory, ...], Requests | None]:
-    """What one turn is enough for."""
-    async with Turn.of(peer, ground, starts, plan, plan.many_of(peer), counting=True) as turn:
-        requests = None
-        if turn.serving.prefect is not None:
-            requests = await turn.requests(plan.runs_of(peer), plan.many_of(peer))
+async def measure_requests(peer: Peer, ground: Ground, starts: Starts, plan: Plan) -> Requests | None:
+    """Requests to the API, of a peer that has a Prefect server."""
+    if not isinstance(peer, PrefectPeer):
+        return None
+    async with Turn.of(peer, ground, starts, plan, plan.at_once, counting=True) as turn:
+        return await turn.requests(plan.runs_of(peer), plan.at_once)
+
+
+async def measure_memory(peer: Peer, ground: Ground, starts: Starts, plan: Plan) -> tuple[Memory, ...]:
+    """Memory with sleeping containers; the last that is measured, for it may be more than a machine can do."""
     async with Turn.of(peer, ground, starts, plan, plan.many_of(peer)) as turn:
         memory = await turn.memory(plan.numbers_of(peer))
     say(f"{peer.name}: {memory[-1].supervisor >> 20} MiB at {memory[-1].at_once} at once")
-    return tuple(memory), requests
+    return tuple(memory)
 
 
 async def measure(peers: list[Peer], plan: Plan) -> Results:
@@ -116,15 +119,24 @@ async def measure(peers: list[Peer], plan: Plan) -> Results:
             say(f"round {number + 1} of {plan.rounds}")
             for peer in peers:
                 rounds[peer].append(await measure_round(peer, grounds[peer], starts, plan))
-        say("memory and requests")
-        once = {peer: await measure_once(peer, grounds[peer], starts, plan) for peer in peers}
+        say("requests and memory")
+        requests = {peer: await measure_requests(peer, grounds[peer], starts, plan) for peer in peers}
+        memory: dict[Peer, tuple[Memory, ...]] = {}
+        notes = {peer: list(peer.notes) for peer in peers}
+        for peer in peers:
+            try:
+                memory[peer] = await measure_memory(peer, grounds[peer], starts, plan)
+            except (RuntimeError, TimeoutError) as error:
+                memory[peer] = ()
+                notes[peer].append(f"memory could not be measured: {str(error).splitlines()[0]}")
+                say(f"{peer.name}: {error}")
     versions = {name: number for peer in peers for name, number in peer.versions().items()}
     return Results(
         conditions=await conditions(versions, load),
         peers=tuple(
             PeerFigures(
-                name=peer.name, title=peer.title, rounds=tuple(rounds[peer]), memory=once[peer][0],
-                requests=once[peer][1], notes=peer.notes,
+                name=peer.name, title=peer.title, rounds=tuple(rounds[peer]), memory=memory[peer],
+                requests=requests[peer], notes=tuple(notes[peer]),
             )
             for peer in peers
         ),
@@ -144,7 +156,12 @@ def main() -> None:
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     plan = Plan(**options)
     began = time.monotonic()
-    results = asyncio.run(measure([peer for peer in PEERS if peer.name in wanted], plan))
+    try:
+        results = asyncio.run(measure([peer for peer in PEERS if peer.name in wanted], plan))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     say(f"measured in {(time.monotonic() - began) / 60:.0f} minutes")
     whole = len(results.peers) == len(PEERS) and plan.rounds >= 3
     folder = PROJECT / "benchmarks" if whole else CACHE

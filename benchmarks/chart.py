@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Results
 from benchmarks.goals import MIB
-from benchmarks.summary import Summary, summary
+from benchmarks.summary import Summary, held, summary
 
 _WIDTH, _BAR, _GAP, _HEAD, _LEFT, _RIGHT = 760, 18, 6, 34, 230, 90
 # GitHub shows the picture on the page's own background, and tells it which one that is.
@@ -31,7 +31,7 @@ class Panel:
     """One figure of all peers."""
 
     title: str
-    figure: Callable[[Summary], float]
+    figure: Callable[[Summary], float | None]
     digits: int
 
 
@@ -42,8 +42,8 @@ def panels(at_once: int) -> tuple[Panel, ...]:
         Panel("Seconds from creation to container start (less is better)", lambda each: each.single, 2),
         Panel("CPU seconds of the supervisor for one run (less is better)", lambda each: each.supervisor_cpu, 2),
         Panel(
-            f"MiB of the supervisor with {at_once} containers at once (less is better)",
-            lambda each: each.supervisor_memory / MIB,
+            f"MiB of the supervisor with {at_once} sleeping containers (less is better)",
+            lambda each: held(each.few) / MIB if each.few else None,
             0,
         ),
     )
@@ -54,10 +54,11 @@ def svg(results: Results) -> str:
     peers = [(peer.name, summary(peer)) for peer in results.peers]
     parts: list[str] = []
     top = 0
-    for panel in panels(peers[0][1].memory[0].at_once):
+    at_once = max((each.few.at_once for _, each in peers if each.few), default=0)
+    for panel in panels(at_once):
         parts.append(f'<text class="head" x="0" y="{top + 20}">{escape(panel.title)}</text>')
         top += _HEAD
-        most = max(panel.figure(each) for _, each in peers) or 1.0
+        most = max(panel.figure(each) or 0.0 for _, each in peers) or 1.0
         for name, each in peers:
             parts += _bar(
                 top, each.title, panel.figure(each), most, panel.digits, "ours" if name == "ours" else "other"
@@ -72,13 +73,14 @@ def svg(results: Results) -> str:
     )
 
 
-def _bar(top: int, title: str, value: float, most: float, digits: int, kind: str) -> list[str]:
-    width = max(1.0, value / most * (_WIDTH - _LEFT - _RIGHT))
+def _bar(top: int, title: str, value: float | None, most: float, digits: int, kind: str) -> list[str]:
+    width = max(1.0, (value or 0.0) / most * (_WIDTH - _LEFT - _RIGHT))
+    words = "not measured" if value is None else f"{value:.{digits}f}"
     middle = top + _BAR - 4
     return [
         f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{escape(title)}</text>',
         f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR}" rx="2"/>',
-        f'<text x="{_LEFT + width + 6:.1f}" y="{middle}">{value:.{digits}f}</text>',
+        f'<text x="{_LEFT + width + 6:.1f}" y="{middle}">{words}</text>',
     ]
 
 

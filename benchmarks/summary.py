@@ -32,15 +32,19 @@ class Summary(Figures):
     requests: float | None
 
     @property
-    def supervisor_memory(self) -> int:
-        """In the smallest number of sleeping containers at once, in bytes."""
-        return held(self.memory[0])
+    def few(self) -> Memory | None:
+        """With the smallest number of sleeping containers; None where it could not be measured."""
+        return self.memory[0] if self.memory else None
 
     @property
-    def memory_of_one(self) -> float:
-        """What one run adds at the largest number of sleeping containers at once, in bytes."""
-        most = self.memory[-1]
-        return (held(most) - most.supervisor_idle) / most.at_once
+    def many(self) -> Memory | None:
+        """With the largest number of them."""
+        return self.memory[-1] if self.memory else None
+
+
+def added(memory: Memory) -> float:
+    """What one run adds to an idle supervisor, in bytes."""
+    return (held(memory) - memory.supervisor_idle) / memory.at_once
 
 
 def held(memory: Memory) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.figures import Conditions, Results
+from benchmarks.figures import Conditions, Memory, Results
 from benchmarks.goals import MIB, goals
-from benchmarks.summary import Summary, held, summary
+from benchmarks.summary import Summary, added, held, summary
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
-_NONE = "–"
+_NONE, _NOT = "–", "not measured"
 
 
 def markdown(results: Results) -> str:
@@ -43,7 +43,7 @@ def _row(cells: list[str]) -> str:
 
 def _full(each: Summary) -> str:
     if each.full_throughput is None:
-        return "not measured"
+        return _NOT
     return f"{each.full_throughput:.0f} ({each.full_runs} at {each.full_at_once})"
 
 
@@ -52,13 +52,14 @@ def _loaded(each: Summary) -> str:
     return f"{each.loaded:.1f}, at most {each.loaded_most:.1f} ({runs} at {at_once})"
 
 
-def _memory(each: Summary) -> str:
-    most = each.memory[-1]
-    return f"{held(most) / MIB:.0f} ({most.at_once} at once)"
+def _mib(memory: Memory | None, figure: Callable[[Memory], float], digits: int = 0) -> str:
+    if memory is None:
+        return _NOT
+    return f"{figure(memory) / MIB:.{digits}f}" if figure(memory) else _NONE
 
 
-def _server_memory(each: Summary) -> str:
-    return f"{each.memory[-1].server / MIB:.0f}" if each.memory[-1].server else _NONE
+def _held(memory: Memory | None) -> str:
+    return _mib(memory, held) + (f" ({memory.at_once} at once)" if memory else "")
 
 
 _ROWS: dict[str, Callable[[Summary], str]] = {
@@ -69,13 +70,11 @@ _ROWS: dict[str, Callable[[Summary], str]] = {
     "CPU seconds of the supervisor for one run": lambda each: f"{each.supervisor_cpu:.2f}",
     "CPU seconds of the server for one run": lambda each: f"{each.server_cpu:.2f}" if each.server_cpu else _NONE,
     "CPU seconds of Postgres for one run": lambda each: f"{each.postgres_cpu:.2f}" if each.postgres_cpu else _NONE,
-    "MiB of the supervisor, idle": lambda each: f"{each.memory[0].supervisor_idle / MIB:.0f}",
-    "MiB of the supervisor, few sleeping containers": lambda each: (
-        f"{each.supervisor_memory / MIB:.0f} ({each.memory[0].at_once} at once)"
-    ),
-    "MiB of the supervisor, many sleeping containers": _memory,
-    "MiB that one of many adds": lambda each: f"{each.memory_of_one / MIB:.2f}",
-    "MiB of the server, Postgres apart": _server_memory,
+    "MiB of the supervisor, idle": lambda each: _mib(each.few, lambda memory: memory.supervisor_idle),
+    "MiB of the supervisor, few sleeping containers": lambda each: _held(each.few),
+    "MiB of the supervisor, many sleeping containers": lambda each: _held(each.many),
+    "MiB that one of many adds": lambda each: _mib(each.many, added, 2),
+    "MiB of the server, Postgres apart": lambda each: _mib(each.many, lambda memory: memory.server),
     "Requests to Prefect's API for one run": lambda each: _NONE if each.requests is None else f"{each.requests:.1f}",
 }
 

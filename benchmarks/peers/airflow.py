@@ -89,6 +89,7 @@ class Airflow(Peer):
     most = 50
     notes = (
         "a run is a task of one DAG run; supervisor: scheduler, executor, tasks, DAG processor; server: API server",
+        "a task takes a Python process of its own: it is not asked for hundreds of sleeping containers at once",
     )
 
     def __init__(self) -> None:

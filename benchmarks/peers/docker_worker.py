@@ -12,7 +12,7 @@ from images import has_image, python_image
 
 from benchmarks.cgroups import cgroup
 from benchmarks.peers.peer import Ground, Kind, Serving
-from benchmarks.peers.prefects import POOL, PrefectPeer, PrefectServing
+from benchmarks.peers.prefects import POOL, SLOW, PrefectPeer, PrefectServing
 from benchmarks.processes import call
 
 _FLOWS = """\
@@ -52,7 +52,7 @@ class DockerWorker(PrefectPeer):
     most = 16
     env = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
     notes = (
-        "polls every second here, every ten by default",
+        *SLOW,
         "its container holds Prefect: CPU and memory of the containers count as the supervisor's",
     )
 

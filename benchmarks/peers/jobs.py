@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.peers.peer import COMMANDS, Ground, Kind
-from benchmarks.peers.prefects import POOL, PrefectPeer, PrefectServing
+from benchmarks.peers.prefects import POOL, SLOW, PrefectPeer, PrefectServing
 from benchmarks.processes import call
 
 RUN_ID = "prefect-jobs/run-id"
@@ -44,4 +44,4 @@ class Process(_Jobs):
     slow = True
     most = 16
     env = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
-    notes = ("polls every second here, every ten by default",)
+    notes = SLOW

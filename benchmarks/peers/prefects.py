@@ -20,6 +20,10 @@ from benchmarks.processes import serving, until
 from benchmarks.servers import Cluster, PrefectServer, prefect_server
 
 POOL = "bench"
+SLOW = (
+    "looks for runs every second here, every ten by default",
+    "a run takes a Python process of its own: it is asked for fewer runs, and never for hundreds at once",
+)
 _CREATED_AT_ONCE = 8
 _TO_END_SECONDS = 900.0
 _ENDED = """

@@ -78,6 +78,14 @@ def test_what_was_not_measured_is_said_so(results: Results) -> None:
     ]  # fmt: skip
 
 
+def test_memory_that_could_not_be_measured_is_said_so_and_no_goal_is_judged_by_it(results: Results) -> None:
+    peers = tuple(peer.model_copy(update={"memory": ()}) for peer in results.peers)
+    without = results.model_copy(update={"peers": peers})
+    assert cells(table.markdown(without), "MiB of the supervisor, idle") == ["not measured"] * 4
+    assert not [goal for goal in goals(without) if "MiB" in goal.wanted or "memory" in goal.wanted]
+    assert chart.svg(without).count("not measured") == 4
+
+
 def test_every_goal_says_what_was_seen_and_whether_it_is_reached(results: Results) -> None:
     assert {goal.wanted: (goal.seen, goal.reached) for goal in goals(results)} == {
         "more throughput than Airflow": ("300 and 200 runs a minute", True),
