@@ -27,6 +27,7 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.exceptions import Abort, ObjectNotFound
+from prefect.logging import get_logger
 from prefect.utilities.engine import propose_state
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
@@ -90,6 +91,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self, run_once: bool = False, with_healthcheck: bool = False, printer: Callable[..., None] = print
     ) -> None:
         """Take runs until this process is told to stop (SIGTERM, SIGINT); told once more, leave them as they are."""
+        _let_speak()
         with _told(self._tell):
             await super().start(run_once, with_healthcheck, printer)
 
@@ -135,7 +137,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         """Take what is due, as far as the limit allows; what is due soon is taken when its time has come."""
         self._last_polled_time = datetime.now(UTC)
         supervisor = self._supervisor
-        if not self._has_successfully_synced or supervisor is None or not supervisor.held.is_set() or self._stopping:
+        if not self._has_successfully_synced or supervisor is None or not supervisor.lease.is_held or self._stopping:
             return []
         async with self._polling:
             room = _MOST if self._limit is None else min(_MOST, self._limit - len(supervisor.mine))
@@ -219,22 +221,22 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
 
     async def _claim(self, supervisor: Supervisor, flow_run: FlowRun) -> None:
         """Take a run, if no other worker did and its limits allow it, and begin it."""
-        begun = False
+        begun, lease = False, supervisor.lease
         try:
             async with self._claiming:
                 if not self._stopping:
-                    state = await propose_state(self.client, taken_by(supervisor.lease, self.name), flow_run.id)
+                    state = await propose_state(self.client, taken_by(lease.id, self.name), flow_run.id)
                     if state.is_pending() and self._stopping:
                         await self.client.set_flow_run_state(flow_run.id, handed_back())
                     elif state.is_pending():
-                        supervisor.begin(flow_run.model_copy(update={"state": state}))
-                        begun = True
+                        begun = supervisor.begin(flow_run.model_copy(update={"state": state}), lease)
         except (Abort, ObjectNotFound) as refused:
             logger.debug("Run %s was not taken: %s", flow_run.id, refused)
         except Exception as error:
             logger.warning("Run %s could not be taken, and is tried again: %r", flow_run.id, error)
         finally:
-            if not begun:
+            # In a new life, whatever is its own it has taken anew.
+            if not begun and lease is supervisor.lease:
                 supervisor.mine.discard(flow_run.id)
 
     # -- hearing of runs
@@ -259,6 +261,12 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             await asyncio.sleep(_EVENTS_PAUSE)
 
 
+def _let_speak() -> None:
+    """Show what the worker says as Prefect's own messages are shown; a level that somebody has set stays."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(get_logger().getEffectiveLevel())
+
+
 def _on_stop() -> OnStop:
     """What the environment says of stopping.
 
@@ -268,8 +276,8 @@ def _on_stop() -> OnStop:
     said = os.environ.get(ON_STOP) or OnStop.DETACH
     try:
         return OnStop(said)
-    except ValueError as error:
-        raise TemplateError(f"{ON_STOP} is {said!r}: expected {', '.join(OnStop)}") from error
+    except ValueError:
+        raise TemplateError(f"{ON_STOP} is {said!r}: expected {', '.join(OnStop)}") from None
 
 
 @contextmanager

@@ -25,14 +25,10 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Pending, Scheduled
 from prefect.utilities.engine import propose_state
 
-from prefect_jobs.deployments.worker_lease import Lease, Seen, claim, finish, read_leases
+from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, finish, read_leases
 
 logger = logging.getLogger("prefect_jobs.worker")
 
-# A lease that nobody renewed for so long, while the API was there to renew it, is that of a dead supervisor.
-LEASE_SECONDS = 15.0
-# How long after its last renewal a supervisor believes that it is not given up.
-BELIEVED_SECONDS = 12.0
 _PAGE = 200
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -57,8 +53,8 @@ class Adoption:
         self,
         pool: str,
         mine: Callable[[UUID], bool],
-        adopt: Callable[[FlowRun], None],
-        finish_cancelled: Callable[[FlowRun], None],
+        adopt: Callable[[FlowRun, Lease], None],
+        finish_cancelled: Callable[[FlowRun, Lease], None],
     ) -> None:
         self._pool = pool
         self._mine = mine
@@ -97,8 +93,9 @@ class Adoption:
             if seen.holder.pool == self._pool and (silent or seen.holder.place.is_dead):
                 dead.add(name)
         self._watched = watched
-        # What somebody has begun to take over is left again when that one dies, or stumbled.
-        left = {name for name, seen in leases.items() if seen.holder.heir in dead | {me}}
+        # What somebody has begun to take over is left again when that one dies, is told to end, or stumbled.
+        heirs = leases.keys() - dead - {me}
+        left = {name for name, seen in leases.items() if seen.holder.heir not in heirs | {None}}
         return (dead | left) - {me}
 
     async def _scan(self, client: PrefectClient, lease: Lease, leases: dict[str, Seen], dead: set[str]) -> bool:
@@ -125,6 +122,8 @@ class Adoption:
                 return False
         taken = 0
         for flow_run in flow_runs:
+            if not lease.is_held:
+                return False
             with suppress(ObjectNotFound, Abort):
                 taken += await self._take(client, lease, flow_run.id, owner)
         if claimed is not None:
@@ -140,19 +139,19 @@ class Adoption:
         if state is None or state.type not in _OWNED or _owner(flow_run) != owner or self._mine(run_id):
             return False
         if state.is_cancelling():
-            self._finish_cancelled(flow_run)
+            self._finish_cancelled(flow_run, lease)
             return True
         if state.state_details.deployment_concurrency_lease_id:
             # Gives its place within the limit back, and takes one anew.
             await client.set_flow_run_state(run_id, Scheduled(name="Reattaching", message=f"left by {owner_of(owner)}"))
             taken = await propose_state(client, taken_by(lease.id, lease.worker), run_id)
             if taken.is_pending():
-                self._adopt(flow_run.model_copy(update={"state": taken}))
+                self._adopt(flow_run.model_copy(update={"state": taken}), lease)
                 return True
             # Somebody else has the place by now; the container runs all the same, and somebody must look after it.
         taken = taken_by(lease.id, lease.worker, again=True)
         result: OrchestrationResult[Any] = await client.set_flow_run_state(run_id, taken, force=True)
-        self._adopt(flow_run.model_copy(update={"state": result.state}))
+        self._adopt(flow_run.model_copy(update={"state": result.state}), lease)
         return True
 
     async def _owned(self, client: PrefectClient) -> list[FlowRun]:

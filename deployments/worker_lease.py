@@ -22,6 +22,10 @@ from pydantic import ValidationError
 
 from prefect_jobs.model import Model
 
+# A lease that nobody renewed for so long, while the API was there to renew it, is that of a dead supervisor.
+LEASE_SECONDS = 15.0
+# How long after its last renewal a supervisor believes that it is not given up.
+BELIEVED_SECONDS = 12.0
 _PREFIX = "prefect_jobs_supervisor_"
 _TAG = "prefect-jobs"
 _MOST = 200
@@ -78,14 +82,21 @@ class Lease:
         self.id = uuid4().hex
         self._holder = Holder(pool=pool, worker=worker, place=Place.here())
         self._variable: UUID | None = None
+        self.held_until = 0.0
+        """Until when nobody else has given it up, by the monotonic clock."""
 
     @property
     def worker(self) -> str:
         """The name of the worker that holds it."""
         return self._holder.worker
 
-    async def take(self, client: PrefectClient) -> float:
-        """Take or renew it; since when it is held, by the monotonic clock.
+    @property
+    def is_held(self) -> bool:
+        """Whether its supervisor may take runs and report of them."""
+        return time.monotonic() < self.held_until
+
+    async def take(self, client: PrefectClient) -> None:
+        """Take or renew it.
 
         Raises:
             Lost: somebody has given it up meanwhile.
@@ -96,19 +107,22 @@ class Lease:
             self._variable = await _make(client, self.id, self._holder)
             if self._variable is None:
                 raise Lost
-            return asked
+            self.held_until = asked + BELIEVED_SECONDS
+            return
         self._holder = self._holder.model_copy(update={"renewed": self._holder.renewed + 1})
         value = self._holder.model_dump(mode="json")
         try:
             await client.request("PATCH", "/variables/{id}", path_params={"id": self._variable}, json={"value": value})
         except httpx.HTTPStatusError as error:
             if error.response.status_code == _NOT_FOUND:
+                self.held_until = 0.0
                 raise Lost from error
             raise
-        return asked
+        self.held_until = asked + BELIEVED_SECONDS
 
     async def give_back(self, client: PrefectClient) -> None:
         """Let the next supervisor have the runs at once."""
+        self.held_until = 0.0
         if self._variable is not None:
             await _delete(client, self._variable)
             self._variable = None
@@ -124,10 +138,15 @@ class Seen:
 
 async def read_leases(client: PrefectClient) -> dict[str, Seen]:
     """All leases there are by their ids."""
-    chosen = {"variables": {"name": {"like_": _PREFIX}}, "limit": _MOST}
-    response = await client.request("POST", "/variables/filter", json=chosen)
+    listed: list[dict[str, Any]] = []
+    while len(listed) % _MOST == 0:
+        chosen = {"variables": {"name": {"like_": _PREFIX}}, "sort": "NAME_ASC", "limit": _MOST, "offset": len(listed)}
+        page = (await client.request("POST", "/variables/filter", json=chosen)).json()
+        listed += page
+        if not page:
+            break
     found = {}
-    for variable in response.json():
+    for variable in listed:
         try:
             holder = Holder.model_validate(variable["value"])
         except ValidationError:

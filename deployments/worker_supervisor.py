@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
-from prefect_jobs.deployments.worker_adoption import BELIEVED_SECONDS, Adoption, owner_of
+from prefect_jobs.deployments.worker_adoption import Adoption, owner_of
 from prefect_jobs.deployments.worker_lease import Lease, Lost
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist
@@ -66,9 +66,9 @@ class Supervisor:
         self._begin_life()
 
     @property
-    def lease(self) -> str:
-        """The id of its lease."""
-        return self._lease.id
+    def lease(self) -> Lease:
+        """The lease of its life; a new one after it was given up."""
+        return self._lease
 
     def _begin_life(self) -> None:
         self._lease = Lease(self._pool, self._worker)
@@ -83,9 +83,15 @@ class Supervisor:
             asyncio.create_task(self._repeat(_LOOK_SECONDS, self._look), name="prefect-jobs: adoption"),
         ]
 
-    def begin(self, flow_run: FlowRun) -> None:
-        """Run a run that was taken."""
+    def begin(self, flow_run: FlowRun, lease: Lease) -> bool:
+        """Run a run that was taken under a lease; False where that is not held any more, and others may have the run.
+
+        They find it, for its state says under which lease it was taken.
+        """
+        if self._is_over(lease):
+            return False
         self._runs.begin(flow_run)
+        return True
 
     async def stop(self, how: OnStop, client: PrefectClient) -> None:
         """Let go of the runs, as asked."""
@@ -153,9 +159,10 @@ class Supervisor:
                     await asyncio.sleep(seconds)
 
     async def _renew(self, client: PrefectClient) -> None:
+        lease = self._lease
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                since = await self._lease.take(client)
+                await lease.take(client)
         except Lost:
             logger.error(
                 "Another supervisor has given this one up and taken over its %d runs: it did not renew its lease in "
@@ -168,23 +175,31 @@ class Supervisor:
             self._begin_life()
             return
         except BaseException:
-            self.held.clear()
+            if not lease.is_held:
+                self.held.clear()
             raise
-        self._runs.held_until(since + BELIEVED_SECONDS)
+        self._runs.held_until(lease.held_until)
         self.held.set()
 
     async def _look(self, client: PrefectClient) -> None:
         await self.held.wait()
+        if not self._lease.is_held:  # This process stood still, or was cut off, and does not know yet what it missed.
+            return
         async with asyncio.timeout(_CLAIM_SECONDS):
             await self._adoption.look(client, self._lease)
 
-    def _adopt(self, flow_run: FlowRun) -> None:
-        self.mine.add(flow_run.id)
-        self._runs.begin(flow_run, adopted=True)
+    def _is_over(self, lease: Lease) -> bool:
+        return lease is not self._lease or not lease.is_held
 
-    def _finish(self, flow_run: FlowRun) -> None:
-        self.mine.add(flow_run.id)
-        self._runs.finish(flow_run)
+    def _adopt(self, flow_run: FlowRun, lease: Lease) -> None:
+        if not self._is_over(lease):
+            self.mine.add(flow_run.id)
+            self._runs.begin(flow_run, adopted=True)
+
+    def _finish(self, flow_run: FlowRun, lease: Lease) -> None:
+        if not self._is_over(lease):
+            self.mine.add(flow_run.id)
+            self._runs.finish(flow_run)
 
     def _forget(self, run_id: UUID) -> None:
         def forget() -> None:

@@ -36,6 +36,7 @@ class Hearing:
     def __init__(self) -> None:
         self._bells: dict[UUID, asyncio.Event] = {}
         self._connected = asyncio.Event()
+        self._broke = asyncio.Event()
         self._tasks = [
             asyncio.create_task(self._listen(), name="prefect-jobs: events of cancellations"),
             asyncio.create_task(self._look(), name="prefect-jobs: a look for cancellations"),
@@ -72,6 +73,8 @@ class Hearing:
                     self._ring_all()
                     async for event in events:
                         self._ring(event.resource.id)
+            if self._connected.is_set():
+                self._broke.set()
             self._connected.clear()
             await asyncio.sleep(_PAUSE)
 
@@ -79,7 +82,10 @@ class Hearing:
         """Find what no event told of: runs that are cancelled, and runs that are gone."""
         async with get_client() as client:
             while True:
-                await asyncio.sleep(_LOOK if self._connected.is_set() else _LOOK_WITHOUT_EVENTS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK if self._connected.is_set() else _LOOK_WITHOUT_EVENTS):
+                        await self._broke.wait()
+                self._broke.clear()
                 listed = list(self._bells)
                 for start in range(0, len(listed), _MOST):
                     try:

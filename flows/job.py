@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.loading import load_infrastructure
@@ -89,6 +90,9 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                     return Cancelled(message=words)
     except JobError as error:
         return Failed(message=str(error))
+    except ObjectNotFound:
+        logger.info("Run ended: it was deleted")
+        return Cancelled(message="the run was deleted")
     if attempts.last is None:
         return Failed(message="the attempt ended without an outcome; its task run's log says why")
     return run_state(attempts.last)

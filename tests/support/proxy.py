@@ -130,7 +130,7 @@ class ApiProxy(Proxy):
                 await writer.drain()
 
 
-_REQUEST = re.compile(rb"(?:^|\n)(GET|POST|PATCH|PUT|DELETE) (\S+) HTTP/1\.1\r\n")
+_REQUEST = re.compile(rb"(GET|POST|PATCH|PUT|DELETE) (/\S+) HTTP/1\.1\r\n")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}")
 
 

@@ -105,7 +105,7 @@ async def test_queues_are_taken_by_their_priorities_and_a_worker_may_have_some_o
     await start_worker("--limit=1", "--work-queue=usual", "--work-queue=urgent")
     await all_ended([*usual, *urgent], 60)
     assert max(begin for begin, _ in await spans(urgent)) < min(begin for begin, _ in await spans(usual))
-    assert (await elsewhere.refresh()).state == "Scheduled"
+    assert (await elsewhere.refresh()).state in ("Scheduled", "Late")
     assert job.name == pool
 
 
