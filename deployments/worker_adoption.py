@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -101,12 +102,15 @@ class Adoption:
     async def _scan(self, client: PrefectClient, lease: Lease, leases: dict[str, Seen], dead: set[str]) -> bool:
         """Take over the runs of the dead, and of those who have no lease any more; whether all were looked at."""
         left: dict[str, list[FlowRun]] = {name: [] for name in dead}
+        alive = leases.keys() - dead - {lease.id}
         for flow_run in await self._owned(client):
-            owner = _owner(flow_run)
-            if owner is None or self._mine(flow_run.id):
+            if self._mine(flow_run.id) or _said_owner(flow_run) in alive:
                 continue
-            if owner == lease.id or owner in dead or owner not in leases:
+            owner = await _owner(client, flow_run)
+            if owner is not None and owner not in alive:
                 left.setdefault(owner, []).append(flow_run)
+            elif owner is None and _is_cancelled_for(flow_run, LEASE_SECONDS):
+                self._finish_cancelled(flow_run, lease)
         complete = True
         for owner, flow_runs in left.items():
             complete &= await self._take_over(client, lease, owner, leases.get(owner), flow_runs)
@@ -136,7 +140,7 @@ class Adoption:
         """Take over one run, as it is now; whether it was still to be taken."""
         flow_run = await client.read_flow_run(run_id)
         state = flow_run.state
-        if state is None or state.type not in _OWNED or _owner(flow_run) != owner or self._mine(run_id):
+        if state is None or state.type not in _OWNED or self._mine(run_id) or await _owner(client, flow_run) != owner:
             return False
         if state.is_cancelling():
             self._finish_cancelled(flow_run, lease)
@@ -170,9 +174,26 @@ class Adoption:
                 return found
 
 
-def _owner(flow_run: FlowRun) -> str | None:
-    """The lease of the supervisor that took a run; None where it was none of this project's."""
+def _said_owner(flow_run: FlowRun) -> str | None:
+    """The lease of a supervisor that the run itself names: that of an earlier one, perhaps, while it is beginning."""
     state = flow_run.state
     said = state.message if state is not None and state.is_pending() else flow_run.infrastructure_pid
     found = _OWNER.search(said or "")
     return found[1] if found else None
+
+
+async def _owner(client: PrefectClient, flow_run: FlowRun) -> str | None:
+    """The lease of the supervisor that took a run last; None where it was none of this project's."""
+    if flow_run.state is not None and flow_run.state.is_pending():
+        return _said_owner(flow_run)
+    states = await client.read_flow_run_states(flow_run.id)
+    for state in sorted(states, key=lambda state: state.timestamp, reverse=True):
+        if state.is_pending() and (found := _OWNER.search(state.message or "")):
+            return found[1]
+    return None
+
+
+def _is_cancelled_for(flow_run: FlowRun, seconds: float) -> bool:
+    """Whether a run that nobody ever took has been Cancelling for some time."""
+    state = flow_run.state
+    return state is not None and state.is_cancelling() and (datetime.now(UTC) - state.timestamp).total_seconds() > seconds

@@ -17,8 +17,8 @@ from prefect import Flow, get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
-from prefect.settings import get_current_settings
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.loading import load_infrastructure

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from looks import remove_containers
+from needs import wait_until
 from servers import Server, postgres_database
-from session import once, root
+from session import once, root, start_for_session
 from workers import StartWorker, workers_of
 
 
 @pytest.fixture
 def pool() -> Iterator[str]:
-    """The name of a work pool and of a job in it, which no other test has."""
+    """A name that no other test has, for a job, and for the work pool of a worker of its own."""
     name = f"pool-{uuid4().hex[:8]}"
     yield name
     remove_containers(name)
+
+
+@pytest.fixture(scope="session")
+def served(prefect_api: str) -> str:
+    """The name of a work pool that one worker serves for the whole session."""
+    with once("served-by-us") as first:
+        if first:
+            prefect = Path(sys.executable).with_name("prefect")
+            words = ("--pool", "served-by-us", "--type", "prefect-jobs", "--prefetch-seconds", "10")
+            usual = {"PREFECT_WORKER_QUERY_SECONDS": "10"}
+            start_for_session("served-by-us", prefect, "worker", "start", *words, **usual)
+            wait_until(lambda: "started!" in (root() / "served-by-us.log").read_text(), 90, "a worker")
+    return "served-by-us"
 
 
 @pytest.fixture

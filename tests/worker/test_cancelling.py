@@ -31,10 +31,9 @@ async def seconds_to_stop(run: JobRun) -> float:
 
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
 async def test_a_started_run_hears_of_its_cancellation_by_an_event(
-    infrastructure: str, start_worker: StartWorker, pool: str, busybox: str
+    infrastructure: str, served: str, busybox: str
 ) -> None:
-    await start_worker()
-    run = await Place(pool, infrastructure, busybox).start(LONG)
+    run = await Place(served, infrastructure, busybox).start(LONG)
     await first_line(run)
     assert await seconds_to_stop(run) < HONOURED_SECONDS
 
@@ -56,9 +55,8 @@ async def test_where_the_stream_of_events_is_broken_the_worker_asks(
 @pytest.mark.parametrize(
     "phase", ["waiting_for_a_retry", "created_and_not_started", "just_ending", "behind_a_limit", "suspended"]
 )
-async def test_a_run_is_cancelled_in_any_phase(phase: str, start_worker: StartWorker, pool: str, busybox: str) -> None:
-    await start_worker()
-    async with PHASES[phase](Place(pool, "docker", busybox)) as run:
+async def test_a_run_is_cancelled_in_any_phase(phase: str, served: str, busybox: str) -> None:
+    async with PHASES[phase](Place(served, "docker", busybox)) as run:
         done = await measure(run, WAYS["handle"])
     ended_by_itself = phase == "just_ending" and done.state == "Completed"
     assert done.state == "Cancelled" or ended_by_itself, done

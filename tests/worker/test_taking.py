@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 from reach import first_line, runs_of, until
+from session import root
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun, Schedule
@@ -21,10 +22,10 @@ from prefect_jobs import Job, JobRun, Schedule
 BRIEF = ["sh", "-c", "echo begins; sleep 2"]
 
 
-async def applied(pool: str, **keys: object) -> Job:
-    """A job in the pool."""
+async def applied(pool: str, served: str | None = None, **keys: object) -> Job:
+    """A job that is called as its pool is, unless that is the one that all tests share."""
     job = Job.model_validate({"name": pool, "command": BRIEF, **keys})
-    await job.apply(work_pool=pool)
+    await job.apply(work_pool=served or pool)
     return job
 
 
@@ -67,18 +68,16 @@ async def test_no_more_runs_than_the_pools_limit_are_at_work_at_once(start_worke
     assert await most_at_once(runs) <= 2
 
 
-async def test_no_more_runs_than_the_jobs_limit_are_at_work_at_once(start_worker: StartWorker, pool: str) -> None:
-    await start_worker()
-    job = await applied(pool, concurrency=1)
+async def test_no_more_runs_than_the_jobs_limit_are_at_work_at_once(served: str, pool: str) -> None:
+    job = await applied(pool, served, concurrency=1)
     runs: list[JobRun] = [await job.run() for _ in range(2)]
     await all_ended(runs, 120)
     assert [run.state for run in runs] == ["Completed"] * 2
     assert await most_at_once(runs) == 1
 
 
-async def test_a_run_beyond_a_limit_that_refuses_is_cancelled(start_worker: StartWorker, pool: str) -> None:
-    await start_worker()
-    job = await applied(pool, concurrency={"limit": 1, "beyond": "refuse"}, command=["sleep", "10"])
+async def test_a_run_beyond_a_limit_that_refuses_is_cancelled(served: str, pool: str) -> None:
+    job = await applied(pool, served, concurrency={"limit": 1, "beyond": "refuse"}, command=["sleep", "10"])
     first: JobRun = await job.run()
     await in_state(first, "Running")
     second: JobRun = await job.run()
@@ -109,9 +108,8 @@ async def test_queues_are_taken_by_their_priorities_and_a_worker_may_have_some_o
     assert job.name == pool
 
 
-async def test_a_run_starts_at_the_time_for_which_it_was_scheduled(start_worker: StartWorker, pool: str) -> None:
-    await start_worker("--prefetch-seconds=10")
-    await applied(pool)
+async def test_a_run_starts_at_the_time_for_which_it_was_scheduled(served: str, pool: str) -> None:
+    await applied(pool, served)
     due = datetime.now(UTC) + timedelta(seconds=6)
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(f"job/{pool}")
@@ -125,9 +123,8 @@ async def test_a_run_starts_at_the_time_for_which_it_was_scheduled(start_worker:
     assert 0 <= late < 2, late
 
 
-async def test_a_run_that_is_taken_back_before_its_time_does_not_start(start_worker: StartWorker, pool: str) -> None:
-    await start_worker("--prefetch-seconds=10")
-    await applied(pool)
+async def test_a_run_that_is_taken_back_before_its_time_does_not_start(served: str, pool: str) -> None:
+    await applied(pool, served)
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(f"job/{pool}")
         soon, later = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (5, 60))
@@ -143,10 +140,9 @@ async def test_a_run_that_is_taken_back_before_its_time_does_not_start(start_wor
 
 
 async def test_a_new_run_is_begun_within_a_moment_though_polls_are_far_apart(
-    start_worker: StartWorker, pool: str
+    served: str, pool: str
 ) -> None:
-    await start_worker()
-    job = await applied(pool)
+    job = await applied(pool, served)
     await asyncio.sleep(3)  # It listens by now.
     seconds = []
     for _ in range(3):
@@ -158,9 +154,8 @@ async def test_a_new_run_is_begun_within_a_moment_though_polls_are_far_apart(
     assert sorted(seconds)[1] < 3, seconds
 
 
-async def test_a_tick_of_a_schedule_starts_one_run(start_worker: StartWorker, pool: str) -> None:
-    await start_worker()
-    await applied(pool, schedules=[Schedule(cron="* * * * *")])
+async def test_a_tick_of_a_schedule_starts_one_run(served: str, pool: str) -> None:
+    await applied(pool, served, schedules=[Schedule(cron="* * * * *")])
     now = datetime.now(UTC)
     tick = now.replace(second=0, microsecond=0) + timedelta(minutes=2 if now.second > 50 else 1)
 
@@ -178,12 +173,11 @@ async def test_a_tick_of_a_schedule_starts_one_run(start_worker: StartWorker, po
     assert 0 <= (await begin_of(run) - tick).total_seconds() < 2
 
 
-async def test_a_flow_of_somebody_else_crashes_and_says_what_to_do(start_worker: StartWorker, pool: str) -> None:
-    await start_worker()
+async def test_a_flow_of_somebody_else_crashes_and_says_what_to_do(served: str, pool: str) -> None:
     async with get_client() as client:
         flow_id = await client.create_flow_from_name("somebody-elses")
         deployment_id = await client.create_deployment(
-            flow_id, f"{pool}-foreign", work_pool_name=pool, entrypoint="somebody.elses:flow"
+            flow_id, f"{pool}-foreign", work_pool_name=served, entrypoint="somebody.elses:flow"
         )
         run = JobRun(await client.create_flow_run_from_deployment(deployment_id))
     await all_ended([run], 30)
@@ -194,10 +188,9 @@ async def test_a_flow_of_somebody_else_crashes_and_says_what_to_do(start_worker:
 
 
 async def test_runs_of_a_deployment_that_was_deleted_leave_the_worker_at_work(
-    start_worker: StartWorker, pool: str
+    served: str, pool: str
 ) -> None:
-    await start_worker()
-    job = await applied(pool, command=["sh", "-c", "echo up; sleep 8"])
+    job = await applied(pool, served, command=["sh", "-c", "echo up; sleep 8"])
     run: JobRun = await job.run()
     await first_line(run)
     async with get_client() as client:
@@ -205,7 +198,7 @@ async def test_runs_of_a_deployment_that_was_deleted_leave_the_worker_at_work(
         await client.delete_deployment(deployment.id)
     await all_ended([run], 60)
     assert (run.state, await lines_of([run])) == ("Completed", [["up"]])
-    again: JobRun = await (await applied(pool)).run()
+    again: JobRun = await (await applied(pool, served)).run()
     await all_ended([again], 60)
     assert again.state == "Completed"
 
@@ -229,11 +222,10 @@ async def test_a_paused_pool_is_left_alone_until_it_goes_on(start_worker: StartW
 
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
 async def test_a_run_that_is_deleted_leaves_nothing(
-    infrastructure: str, start_worker: StartWorker, pool: str, busybox: str
+    infrastructure: str, served: str, pool: str, busybox: str
 ) -> None:
-    worker = await start_worker()
     command = ["sh", "-c", "echo up; sleep 600"]
-    job = await applied(pool, infrastructure=infrastructure, image=busybox, command=command, grace_period="1s")
+    job = await applied(pool, served, infrastructure=infrastructure, image=busybox, command=command, grace_period="1s")
     run: JobRun = await job.run()
     await first_line(run)
     async with get_client() as client:
@@ -246,4 +238,4 @@ async def test_a_run_that_is_deleted_leaves_nothing(
     after: JobRun = await job.run(command=["true"])
     await all_ended([after], 60)
     assert after.state == "Completed"
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in (root() / f"{served}.log").read_text()
