@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -102,6 +102,7 @@ class Adoption:
     async def _scan(self, client: PrefectClient, lease: Lease, leases: dict[str, Seen], dead: set[str]) -> bool:
         """Take over the runs of the dead, and of those who have no lease any more; whether all were looked at."""
         left: dict[str, list[FlowRun]] = {name: [] for name in dead}
+        for_long = datetime.now(UTC) - timedelta(seconds=LEASE_SECONDS)
         alive = leases.keys() - dead - {lease.id}
         for flow_run in await self._owned(client):
             if self._mine(flow_run.id) or _said_owner(flow_run) in alive:
@@ -109,7 +110,7 @@ class Adoption:
             owner = await _owner(client, flow_run)
             if owner is not None and owner not in alive:
                 left.setdefault(owner, []).append(flow_run)
-            elif owner is None and _is_cancelled_for(flow_run, LEASE_SECONDS):
+            elif owner is None and _is_cancelled_since(flow_run, for_long):
                 self._finish_cancelled(flow_run, lease)
         complete = True
         for owner, flow_runs in left.items():
@@ -193,7 +194,7 @@ async def _owner(client: PrefectClient, flow_run: FlowRun) -> str | None:
     return None
 
 
-def _is_cancelled_for(flow_run: FlowRun, seconds: float) -> bool:
+def _is_cancelled_since(flow_run: FlowRun, latest: datetime) -> bool:
     """Whether a run that nobody ever took has been Cancelling for some time."""
     state = flow_run.state
-    return state is not None and state.is_cancelling() and (datetime.now(UTC) - state.timestamp).total_seconds() > seconds
+    return state is not None and state.is_cancelling() and state.timestamp < latest

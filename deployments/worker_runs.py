@@ -166,6 +166,7 @@ class Runs:
             state: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
         except (Abort, Pause) as refused:
             logger.info("Run %s was not begun: %s", flow_run.id, refused)
+            await end_cancelled(client, flow_run.id)
             return
         except ObjectNotFound:
             logger.info("Run %s was deleted", flow_run.id)

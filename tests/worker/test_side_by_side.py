@@ -89,10 +89,7 @@ async def test_two_supervisors_that_find_the_runs_of_a_dead_one_at_once_take_eac
             for lease in heirs:
                 await lease.take(client)
             taken: list[list[UUID]] = [[] for _ in heirs]
-            looks = [
-                Adoption(pool, (lambda run_id: False), partial(note, got), partial(note, got))
-                for got in taken
-            ]
+            looks = [Adoption(pool, (lambda run_id: False), partial(note, got), partial(note, got)) for got in taken]
             await asyncio.gather(*(look.look(client, lease) for look, lease in zip(looks, heirs, strict=True)))
             assert Counter(run_id for got in taken for run_id in got) == {run.id: 1 for run in runs}
             assert {name for name, seen in (await read_leases(client)).items() if seen.holder.pool == pool} == {
@@ -114,9 +111,7 @@ async def taken_over(pool: str, client: PrefectClient, lease: Lease) -> list[UUI
     return got
 
 
-async def test_a_run_whose_supervisor_died_before_the_run_said_whose_it_is_is_taken_over(
-    left: Left, pool: str
-) -> None:
+async def test_a_run_whose_supervisor_died_before_the_run_said_whose_it_is_is_taken_over(left: Left, pool: str) -> None:
     client, run, lease = left
     await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
     await client.set_flow_run_state(run.id, Running())

@@ -139,9 +139,7 @@ async def test_a_run_that_is_taken_back_before_its_time_does_not_start(served: s
         assert (await client.read_flow_run(moved.id)).state_name == "Scheduled"
 
 
-async def test_a_new_run_is_begun_within_a_moment_though_polls_are_far_apart(
-    served: str, pool: str
-) -> None:
+async def test_a_new_run_is_begun_within_a_moment_though_polls_are_far_apart(served: str, pool: str) -> None:
     job = await applied(pool, served)
     await asyncio.sleep(3)  # It listens by now.
     seconds = []
@@ -187,9 +185,7 @@ async def test_a_flow_of_somebody_else_crashes_and_says_what_to_do(served: str, 
     assert "give the deployment a work pool of another type" in said
 
 
-async def test_runs_of_a_deployment_that_was_deleted_leave_the_worker_at_work(
-    served: str, pool: str
-) -> None:
+async def test_runs_of_a_deployment_that_was_deleted_leave_the_worker_at_work(served: str, pool: str) -> None:
     job = await applied(pool, served, command=["sh", "-c", "echo up; sleep 8"])
     run: JobRun = await job.run()
     await first_line(run)
@@ -221,9 +217,7 @@ async def test_a_paused_pool_is_left_alone_until_it_goes_on(start_worker: StartW
 
 
 @pytest.mark.parametrize("infrastructure", ["docker", "process"])
-async def test_a_run_that_is_deleted_leaves_nothing(
-    infrastructure: str, served: str, pool: str, busybox: str
-) -> None:
+async def test_a_run_that_is_deleted_leaves_nothing(infrastructure: str, served: str, pool: str, busybox: str) -> None:
     command = ["sh", "-c", "echo up; sleep 600"]
     job = await applied(pool, served, infrastructure=infrastructure, image=busybox, command=command, grace_period="1s")
     run: JobRun = await job.run()
