@@ -29,7 +29,7 @@ from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.hearing import hearing
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import insist, run_now
 
 logger = logging.getLogger("prefect_jobs.worker")
 
@@ -166,7 +166,9 @@ class Runs:
             state: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
         except (Abort, Pause) as refused:
             logger.info("Run %s was not begun: %s", flow_run.id, refused)
-            await end_cancelled(client, flow_run.id)
+            state = (await run_now(client, flow_run.id)).state
+            if state is not None and state.is_cancelling():
+                await self._finish(flow_run)
             return
         except ObjectNotFound:
             logger.info("Run %s was deleted", flow_run.id)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,14 +89,15 @@ def prefect_api() -> str:
 
 @pytest.fixture(scope="session")
 def stock_worker(prefect_api: str) -> str:
-    """The name of the work pool that a stock process worker serves.
+    """The name of the work pool that a stock process worker serves, or the worker that the environment asks for.
 
     It is not the one that jobs are applied to by default, so that the worker takes no run that a test executes itself.
     """
+    kind = os.environ.get("PREFECT_JOBS_TEST_WORKER", "process")
     with once("worker") as first:
         if first:
             prefect = str(Path(sys.executable).with_name("prefect"))
-            start_for_session("worker", prefect, "worker", "start", "--pool", "served", "--type", "process")
+            start_for_session("worker", prefect, "worker", "start", "--pool", "served", "--type", kind)
     return "served"
 
 
@@ -104,8 +105,15 @@ Execute = Callable[["JobRun"], Awaitable["State[Any]"]]
 
 
 @pytest.fixture
-def execute(prefect_api: str) -> Execute:
+def execute(prefect_api: str) -> Iterator[Execute]:
     """Runs a job run in this process, as a worker would, but without waiting for one."""
+    if os.environ.get("PREFECT_JOBS_TEST_WORKER") == "prefect-jobs":
+        from ours import Ours
+
+        ours = Ours()
+        yield ours.execute
+        ours.close()
+        return
 
     async def run(job_run: JobRun) -> State[Any]:
         from prefect.client.orchestration import get_client
@@ -121,7 +129,7 @@ def execute(prefect_api: str) -> Execute:
         await job_run.refresh()
         return state  # type: ignore[return-value]
 
-    return run
+    yield run
 
 
 @pytest.fixture(scope="session")

@@ -8,27 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
-from functools import partial
-from uuid import UUID, uuid4
 
 import pytest
 from counting import container_starts
 from looks import all_ended, states_of
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Running
 from reach import containers_of
 from servers import Server
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
-from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
-from prefect_jobs.deployments.worker_lease import Lease, claim, read_leases
 
-Left = tuple[PrefectClient, JobRun, Lease]
-RUNS = int(os.environ.get("PREFECT_JOBS_WORKER_RUNS", "24"))
+RUNS = int(os.environ.get("PREFECT_JOBS_WORKER_RUNS", "16"))
 
 
 @pytest.mark.timeout(0)
@@ -36,7 +26,7 @@ async def test_two_workers_that_start_in_the_same_moment_share_the_runs_and_begi
     start_loaded: StartWorker, pool: str, busybox: str, loaded_server: Server
 ) -> None:
     with loaded_server.used():
-        job = Job(name=pool, infrastructure="docker", image=busybox, command=["sh", "-c", "echo once; sleep 1"])
+        job = Job(name=pool, infrastructure="docker", image=busybox, command=["sh", "-c", "echo once; sleep 0.5"])
         first = await start_loaded(name="makes-the-pool")
         await first.stop()
         await job.apply(work_pool=pool)
@@ -52,100 +42,3 @@ async def test_two_workers_that_start_in_the_same_moment_share_the_runs_and_begi
         assert len(owners) == 2, owners
         assert min(owners.values()) >= RUNS / 6, owners
         assert [containers_of(run.id) for run in runs] == [[]] * RUNS
-
-
-@pytest.fixture
-async def left(prefect_api: str, pool: str) -> AsyncIterator[Left]:
-    """A client, a run of the pool that nobody has taken yet, and the lease of a supervisor that looks for such."""
-    async with get_client() as client:
-        await client.create_work_pool(WorkPoolCreate(name=pool, type="prefect-jobs"))
-        job = Job(name=pool, command=["true"])
-        await job.apply(work_pool=pool)
-        lease = Lease(pool, "heir")
-        await lease.take(client)
-        yield client, await job.run(), lease
-        await lease.give_back(client)
-
-
-def note(got: list[UUID], flow_run: FlowRun, lease: Lease) -> None:
-    """Take a run over, as a supervisor would that then begins it."""
-    got.append(flow_run.id)
-
-
-async def test_two_supervisors_that_find_the_runs_of_a_dead_one_at_once_take_each_run_once(
-    left: Left, pool: str
-) -> None:
-    job = Job(name=pool, command=["true"])
-    runs = [left[1], *[await job.run() for _ in range(7)]]
-    heirs = [Lease(pool, f"heir-{number}") for number in range(3)]
-    async with get_client() as client:
-        for round_number in range(5):
-            dead = f"{round_number:032x}"
-            for number, run in enumerate(runs):
-                await client.set_flow_run_state(run.id, taken_by(dead), force=True)
-                if number % 2:
-                    await client.update_flow_run(run.id, infrastructure_pid=owner_of(dead))
-                    await client.set_flow_run_state(run.id, Running(), force=True)
-            for lease in heirs:
-                await lease.take(client)
-            taken: list[list[UUID]] = [[] for _ in heirs]
-            looks = [Adoption(pool, (lambda run_id: False), partial(note, got), partial(note, got)) for got in taken]
-            await asyncio.gather(*(look.look(client, lease) for look, lease in zip(looks, heirs, strict=True)))
-            assert Counter(run_id for got in taken for run_id in got) == {run.id: 1 for run in runs}
-            assert {name for name, seen in (await read_leases(client)).items() if seen.holder.pool == pool} == {
-                lease.id for lease in [*heirs, left[2]]
-            }
-            [owner] = [lease.id for lease, got in zip(heirs, taken, strict=True) if got]
-            states = [(await run.refresh()).flow_run.state for run in runs]
-            assert {state and state.message for state in states} == {taken_by(owner).message}
-        for lease in heirs:
-            await lease.give_back(client)
-        for run in runs:
-            await client.delete_flow_run(run.id)
-
-
-async def taken_over(pool: str, client: PrefectClient, lease: Lease) -> list[UUID]:
-    """What one look takes over."""
-    got: list[UUID] = []
-    await Adoption(pool, (lambda run_id: False), partial(note, got), partial(note, got)).look(client, lease)
-    return got
-
-
-async def test_a_run_whose_supervisor_died_before_the_run_said_whose_it_is_is_taken_over(left: Left, pool: str) -> None:
-    client, run, lease = left
-    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
-    await client.set_flow_run_state(run.id, Running())
-    assert (await run.refresh()).flow_run.infrastructure_pid is None
-    assert await taken_over(pool, client, lease) == [run.id]
-
-
-async def test_a_run_that_still_names_an_earlier_supervisor_is_left_to_the_one_that_took_it_last(
-    left: Left, pool: str
-) -> None:
-    client, run, lease = left
-    other = Lease(pool, "at work")
-    await other.take(client)
-    await client.update_flow_run(run.id, infrastructure_pid=owner_of(uuid4().hex))
-    await client.set_flow_run_state(run.id, taken_by(other.id))
-    await client.set_flow_run_state(run.id, Running())
-    assert await taken_over(pool, client, lease) == []
-    await other.give_back(client)
-    assert await taken_over(pool, client, lease) == [run.id]
-
-
-async def test_what_an_heir_did_not_get_to_take_over_is_left_to_the_next(left: Left, pool: str) -> None:
-    client, run, lease = left
-    dead, gone = uuid4().hex, uuid4().hex
-    await client.set_flow_run_state(run.id, taken_by(dead))
-    assert await claim(client, dead, None, gone, pool)
-    assert await taken_over(pool, client, lease) == [run.id]
-    assert dead not in await read_leases(client)
-
-
-async def test_a_lease_that_is_not_held_any_more_takes_nothing_over(left: Left, pool: str) -> None:
-    client, run, lease = left
-    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
-    lease.held_until = 0.0  # As after a time in which its process stood still.
-    assert await taken_over(pool, client, lease) == []
-    await lease.take(client)
-    assert await taken_over(pool, client, lease) == [run.id]
