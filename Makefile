@@ -8,13 +8,18 @@ TESTS ?=
 # Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
 RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)
 
-.PHONY: demo test faults bench test-wheel check format lock wheel clean
+.PHONY: demo test test-worker faults bench test-wheel check format lock wheel clean
 
 demo: $(STAMP)
 	$(BIN)/prefect-jobs demo
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(TESTS)
+
+# What a stock worker's runs promise, promised by those of a worker of the type prefect-jobs.
+OURS := $(addprefix tests/,flow life reaching)
+test-worker: $(STAMP)
+	PREFECT_JOBS_TEST_WORKER=prefect-jobs $(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(or $(TESTS),$(OURS))
 
 # Plays every fault and writes down what was seen.
 faults: $(STAMP)
