@@ -169,7 +169,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             return True
         try:
             self._ahead = await self._due_soon(most)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except Exception as error:  # Whatever a proxy before the API may say: the next poll comes, and the lease tells.
             logger.debug("Prefect's API could not be asked for runs: %r", error)
             return False
         self._ahead_until = now + _AHEAD_SECONDS

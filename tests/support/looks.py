@@ -24,11 +24,15 @@ async def states_of(run_id: UUID) -> list[State]:
 
 
 async def task_runs_of(run_id: UUID) -> Counter[tuple[str, str | None]]:
-    """The names and states of a run's task runs."""
+    """The names and states of a run's attempts, and of all other task runs that have not ended."""
     async with get_client() as client:
         ours = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
         found = await client.read_task_runs(flow_run_filter=ours, sort=TaskRunSort.END_TIME_DESC, limit=200)
-    return Counter((each.name, each.state_name) for each in found)
+    return Counter(
+        (each.name, each.state_name)
+        for each in found
+        if each.name.startswith("attempt ") or each.state is None or not each.state.is_final()
+    )
 
 
 async def all_ended(runs: Iterable[JobRun], seconds: float) -> None:

@@ -109,7 +109,7 @@ async def test_a_worker_that_cancels_ends_when_nothing_of_its_runs_is_left(
     assert [left_by(run.id) for run in runs] == [[]] * 2
     assert [[line for line in lines if line != "Terminated"] for lines in await lines_of(runs)] == [["up", "bye"]] * 2
     for run in runs:
-        assert await task_runs_of(run.id) == {("attempt 1", "Cancelled"): 1, ("attempts", "Cancelled"): 1}
+        assert await task_runs_of(run.id) == {("attempt 1", "Cancelled"): 1}
 
 
 async def test_an_unknown_word_for_stopping_is_refused_when_the_worker_starts(
