@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from needs import needs, wait_until
 from ports import free_port
@@ -28,10 +29,9 @@ def answers(url: str) -> bool:
 class Server:
     """A server on one port and one database, whatever becomes of its process."""
 
-    def __init__(self, name: str, database: str | None = None) -> None:
+    def __init__(self, name: str, database: str | None = None, *, url: str | None = None) -> None:
         self._name = name
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}/api"
+        self.url = url or f"http://127.0.0.1:{free_port()}/api"
         self.environment = {
             "PREFECT_API_URL": self.url,
             "PREFECT_API_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{root()}/{name}.db",
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def _command(self) -> tuple[str, ...]:
-        return (str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(self._port))
+        return (str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(urlsplit(self.url).port))
 
     def start_for_session(self) -> None:
         """Start it until the end of the session."""

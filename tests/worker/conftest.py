@@ -24,43 +24,39 @@ def pool() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def served(prefect_api: str) -> str:
+def shared_server() -> Server:
+    """A server that takes hundreds of runs at once, where Postgres is installed; else it is one on SQLite."""
+    known = root() / "shared-server"
+    with once("shared-server") as first:
+        if first:
+            server = Server("server-of-workers", postgres_database("workers"))
+            server.start_for_session()
+            known.write_text(server.url)
+    return Server("server-of-workers", url=known.read_text())
+
+
+@pytest.fixture
+async def server(shared_server: Server) -> AsyncIterator[Server]:
+    """The server that the test asks, and its workers."""
+    with shared_server.used():
+        yield shared_server
+
+
+@pytest.fixture
+def served(server: Server) -> str:
     """The name of a work pool that one worker serves for the whole session."""
     with once("served-by-us") as first:
         if first:
             prefect = Path(sys.executable).with_name("prefect")
             words = ("--pool", "served-by-us", "--type", "prefect-jobs", "--prefetch-seconds", "10")
-            usual = {"PREFECT_WORKER_QUERY_SECONDS": "10"}
+            usual = {"PREFECT_WORKER_QUERY_SECONDS": "10", "PREFECT_API_URL": server.url}
             start_for_session("served-by-us", prefect, "worker", "start", *words, **usual)
             wait_until(lambda: "started!" in (root() / "served-by-us.log").read_text(), 90, "a worker")
     return "served-by-us"
 
 
 @pytest.fixture
-async def start_worker(prefect_api: str, pool: str) -> AsyncIterator[StartWorker]:
+async def start_worker(server: Server, pool: str) -> AsyncIterator[StartWorker]:
     """Starts workers of the pool; the first one makes it."""
-    async with workers_of(pool) as start:
+    async with workers_of(pool, PREFECT_API_URL=server.url) as start:
         yield start
-
-
-@pytest.fixture(scope="session")
-def loaded_server(prefect_api: str) -> Server:
-    """A server that takes hundreds of runs at once, where Postgres is installed; else it is one on SQLite."""
-    known = root() / "loaded-server"
-    with once("loaded-server") as first:
-        if first:
-            server = Server("server-loaded", postgres_database("loaded"))
-            server.start_for_session()
-            known.write_text(server.url)
-    server = Server("server-loaded")
-    server.url = known.read_text()
-    server.environment = {"PREFECT_API_URL": server.url}
-    return server
-
-
-@pytest.fixture
-async def start_loaded(loaded_server: Server, pool: str) -> AsyncIterator[StartWorker]:
-    """Starts workers of the pool at the loaded server, which the test asks meanwhile."""
-    with loaded_server.used():
-        async with workers_of(pool, **loaded_server.environment) as start:
-            yield start

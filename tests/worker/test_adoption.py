@@ -13,6 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
+from servers import Server
 
 from prefect_jobs import Job, JobRun
 from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
@@ -22,7 +23,7 @@ Left = tuple[PrefectClient, JobRun, Lease]
 
 
 @pytest.fixture
-async def left(prefect_api: str, pool: str) -> AsyncIterator[Left]:
+async def left(server: Server, pool: str) -> AsyncIterator[Left]:
     """A client, a run of the pool that nobody has taken yet, and the lease of a supervisor that looks for such."""
     async with get_client() as client:
         await client.create_work_pool(WorkPoolCreate(name=pool, type="prefect-jobs"))

@@ -10,6 +10,7 @@ from cancelling import GRACE, LONG, PHASES, WAYS, Place, left_by, measure
 from looks import states_of
 from proxy import api_proxy
 from reach import first_line
+from servers import Server
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
@@ -39,9 +40,9 @@ async def test_a_started_run_hears_of_its_cancellation_by_an_event(
 
 
 async def test_where_the_stream_of_events_is_broken_the_worker_asks(
-    start_worker: StartWorker, pool: str, busybox: str, prefect_api: str
+    start_worker: StartWorker, pool: str, busybox: str, server: Server
 ) -> None:
-    async with api_proxy(prefect_api) as proxy:
+    async with api_proxy(server.url) as proxy:
         await start_worker(PREFECT_API_URL=proxy.url)
         run = await Place(pool, "docker", busybox).start(LONG)
         await first_line(run)

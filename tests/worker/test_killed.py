@@ -14,7 +14,6 @@ import pytest
 from counting import Counting, container_starts
 from looks import all_ended, lines_of, states_of, task_runs_of
 from reach import containers_of, lines, until
-from servers import Server
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
@@ -62,50 +61,48 @@ async def look_whole(runs: list[JobRun], starts: Counter[str], doubly: set[JobRu
 
 @pytest.mark.timeout(0)
 async def test_runs_of_a_worker_that_was_killed_go_on_under_the_next_as_if_nothing_had_happened(
-    start_loaded: StartWorker, pool: str, busybox: str, loaded_server: Server
+    start_worker: StartWorker, pool: str, busybox: str
 ) -> None:
-    with loaded_server.used():
-        worker = await start_loaded()
-        job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
-        await job.apply(work_pool=pool)
-        async with container_starts(pool) as starts:
-            runs = list(await asyncio.gather(*(job.run() for _ in range(RUNS))))
-            await begun(runs)
-            await worker.kill()
-            await start_loaded()
-            took = await adopted(runs, time.monotonic())
-            print(f"{RUNS} runs taken over {took:.1f} s after the next worker said that it had started")
-            await look_whole(runs, starts, set(runs))
+    worker = await start_worker()
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
+    await job.apply(work_pool=pool)
+    async with container_starts(pool) as starts:
+        runs = list(await asyncio.gather(*(job.run() for _ in range(RUNS))))
+        await begun(runs)
+        await worker.kill()
+        await start_worker()
+        took = await adopted(runs, time.monotonic())
+        print(f"{RUNS} runs taken over {took:.1f} s after the next worker said that it had started")
+        await look_whole(runs, starts, set(runs))
     assert took < ADOPTION_SECONDS
 
 
 @pytest.mark.timeout(0)
 async def test_of_two_workers_side_by_side_one_takes_over_the_runs_of_the_other_that_was_killed(
-    start_loaded: StartWorker, pool: str, busybox: str, loaded_server: Server
+    start_worker: StartWorker, pool: str, busybox: str
 ) -> None:
-    with loaded_server.used():
-        half = RUNS // 2
-        dying, _ = await asyncio.gather(start_loaded(f"--limit={half}"), start_loaded(f"--limit={RUNS - half}"))
-        job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
-        await job.apply(work_pool=pool)
-        async with container_starts(pool) as starts:
-            runs = list(await asyncio.gather(*(job.run() for _ in range(RUNS))))
-            await begun(runs)
-            owners = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
-            shares = Counter(owners.values())
-            assert sorted(shares.values()) == [half, RUNS - half]
-            killed = time.monotonic()
-            await dying.kill()
+    half = RUNS // 2
+    dying, _ = await asyncio.gather(start_worker(f"--limit={half}"), start_worker(f"--limit={RUNS - half}"))
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
+    await job.apply(work_pool=pool)
+    async with container_starts(pool) as starts:
+        runs = list(await asyncio.gather(*(job.run() for _ in range(RUNS))))
+        await begun(runs)
+        owners = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
+        shares = Counter(owners.values())
+        assert sorted(shares.values()) == [half, RUNS - half]
+        killed = time.monotonic()
+        await dying.kill()
 
-            async def some_are_taken_over() -> bool:
-                now = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
-                return len(set(now.values())) == 1
+        async def some_are_taken_over() -> bool:
+            now = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
+            return len(set(now.values())) == 1
 
-            await until(some_are_taken_over, ADOPTION_SECONDS + RUNS, "one worker has all")
-            took = time.monotonic() - killed
-            print(f"{dict(shares)}; taken over within {took:.1f} s")
-            moved = {run for run in runs if run.flow_run.infrastructure_pid != owners[run]}
-            await look_whole(runs, starts, moved)
+        await until(some_are_taken_over, ADOPTION_SECONDS + RUNS, "one worker has all")
+        took = time.monotonic() - killed
+        print(f"{dict(shares)}; taken over within {took:.1f} s")
+        moved = {run for run in runs if run.flow_run.infrastructure_pid != owners[run]}
+        await look_whole(runs, starts, moved)
     assert took < ADOPTION_SECONDS
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from looks import all_ended
 from proxy import api_proxy
+from servers import Server
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
@@ -18,9 +19,9 @@ OF_THE_WORKER = ("/api/variables", "/api/work_pools", "/api/work_queues", "/api/
 
 
 async def test_a_run_takes_no_more_requests_than_is_written_down(
-    start_worker: StartWorker, pool: str, busybox: str, prefect_api: str
+    start_worker: StartWorker, pool: str, busybox: str, server: Server
 ) -> None:
-    async with api_proxy(prefect_api) as proxy:
+    async with api_proxy(server.url) as proxy:
         await start_worker(PREFECT_API_URL=proxy.url)
         job = Job(name=pool, infrastructure="docker", image=busybox, command=["true"])
         await job.apply(work_pool=pool)

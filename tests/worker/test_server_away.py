@@ -26,7 +26,7 @@ LONG = Counting(lines=int((SECONDS + 25) / 0.5), pause=0.5, exit_code=0)
 
 
 @pytest.mark.timeout(0)
-async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybox: str, prefect_api: str) -> None:
+async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybox: str) -> None:
     server = Server(f"server-{pool}", postgres_database(pool))
     try:
         await server.start()
@@ -65,7 +65,7 @@ async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybo
         await server.kill()
 
 
-async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, busybox: str, prefect_api: str) -> None:
+async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, busybox: str) -> None:
     server = Server(f"server-{pool}")
     try:
         await server.start()
