@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -59,6 +61,12 @@ class Docker(Infrastructure):
         description="Volumes of the engine that prefect-jobs did not make and that a job may mount all the same.",
         examples=[["reference-data"]],
     )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is reached from this machine alone, as far as the block and DOCKER_HOST say."""
+        url = (self.host and self.host.base_url) or os.environ.get("DOCKER_HOST") or "unix:"
+        return urlsplit(url).hostname in (None, "localhost", "127.0.0.1", "::1")
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:

@@ -70,6 +70,11 @@ class Infrastructure(Block):
         """Connect to the engine; everything in one event loop shares one connection."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether what it starts is seen from this machine alone."""
+        return True
+
+    @property
     def label(self) -> str:
         """The block as a job names it: ``docker/local``, or ``docker`` where it is not saved."""
         name = self._block_document_name

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.deployments import run_form, schedules
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.work_pool import ensure_work_pool
 from prefect_jobs.errors import JobError, OverrideError, TemplateError
 from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
@@ -125,19 +125,6 @@ def _project_to_prune(jobs: list[Job], project: str | None) -> str:
             "write 'project: NAME' at its top, apply it once, then prune"
         )
     return str(projects.pop())
-
-
-async def ensure_work_pool(client: PrefectClient, name: str) -> None:
-    """The pool that jobs are sent to: the stock process worker's, where there is none yet."""
-    try:
-        await client.read_work_pool(name)
-    except ObjectNotFound:
-        # Imported here: it brings Prefect's runner along, for which every other command would wait.
-        from prefect.workers.process import ProcessWorker
-
-        template = ProcessWorker.get_default_base_job_template()
-        with suppress(ObjectAlreadyExists):
-            await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
 async def _apply_one(client: PrefectClient, flow_id: UUID, deployed: DeployedJob, work_pool: str | None) -> Change:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec
 
 from cyclopts import App, Group, Parameter
 
@@ -251,6 +251,41 @@ def sweep(
     lines, complete = sweep_now(infrastructure or [], older_than, dry_run)
     print("\n".join(lines) or "Nothing was left.")
     return 0 if complete else 1
+
+
+@_command(_MORE)
+def worker(
+    *,
+    pool: Annotated[
+        str, Parameter(name=["--pool", "--work-pool", "-p"], help="The work pool whose runs it takes.")
+    ] = DEFAULT_WORK_POOL,
+    name: Annotated[str | None, Parameter(name=["--name", "-n"], help="The worker's name.")] = None,
+    limit: Annotated[int | None, Parameter(name=["--limit", "-l"], help="How many runs at most at once.")] = None,
+    work_queue: Annotated[
+        list[str] | None, Parameter(name=["--work-queue", "-q"], help="Only runs of this queue.", negative="")
+    ] = None,
+    prefetch_seconds: Annotated[float | None, Parameter(help="How long before its time a run is asked for.")] = None,
+    on_stop: Annotated[
+        Literal["detach", "wait", "cancel"] | None,
+        Parameter(
+            help="What becomes of its runs when it is told to stop: they go on and the next worker takes them over, "
+            "it waits for them, or it cancels them; default: PREFECT_JOBS_ON_STOP, else detach."
+        ),
+    ] = None,
+    run_once: Annotated[bool, Parameter(negative="", help="Run what is due, wait for its end, and end.")] = False,
+    with_healthcheck: Annotated[bool, Parameter(negative="", help="Serve /health for whoever restarts it.")] = False,
+) -> None:
+    """Run the jobs of a work pool inside this process, hundreds at a time."""
+    if limit is not None and limit < 1:
+        _fail(f"--limit {limit}: a worker that may run nothing is of no use; expected 1 or more")
+    if name is not None and set(name) & set("/%"):
+        _fail(f"--name {name!r}: Prefect takes no worker's name with / or % in it")
+
+    from prefect_jobs.deployments.worker_command import work
+
+    options = {"work_queues": work_queue, "limit": limit, "prefetch_seconds": prefetch_seconds, "on_stop": on_stop}
+    given = {key: value for key, value in options.items() if value is not None}
+    work(pool, name, given, run_once=run_once, with_healthcheck=with_healthcheck)
 
 
 @_command(_MORE)

@@ -1,4 +1,4 @@
-"""The demo: the iris example trained twice at once, with a Prefect server and a stock worker of its own.
+"""The demo: the iris example trained twice at once, with a Prefect server and a worker of its own.
 
 Imports neither Prefect nor what stands on it before the settings are the demo's own, so that nobody's profile, server
 or API key is touched.
@@ -21,10 +21,10 @@ from httpx import HTTPError
 import prefect_jobs
 from prefect_jobs.deployments.demo_environment import EnvironmentNotMade, cache_folder, make_environment
 from prefect_jobs.deployments.demo_home import alone_in, own_environment, own_settings, write_profile
-from prefect_jobs.deployments.demo_processes import Background, end_group, while_serving
+from prefect_jobs.deployments.demo_processes import Background, while_serving
 from prefect_jobs.deployments.demo_words import Teller, how_to_go_on
 from prefect_jobs.errors import InfrastructureError, JobError
-from prefect_jobs.names import DEFAULT_WORK_POOL
+from prefect_jobs.names import DEFAULT_WORK_POOL, WORKER_TYPE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -116,7 +116,7 @@ class _Demo:
         await while_serving(self._server_answers(url), server, seconds=_SERVER_SECONDS, what="the server's start")
         stack.push_async_callback(self._end_runs)
         worker = await stack.enter_async_context(
-            self._serving("worker", "worker", "start", "--pool", DEFAULT_WORK_POOL, "--type", "process")
+            self._serving("worker", "worker", "start", "--pool", DEFAULT_WORK_POOL, "--type", WORKER_TYPE)
         )
         self.tell.wait_for("the runs")
         work = self._run_both(environment)
@@ -188,9 +188,6 @@ class _Demo:
                 for run_id in ours:
                     flow_run = await client.read_flow_run(run_id)
                     if flow_run.state is None or not flow_run.state.is_final():
-                        # Prefect runs a flow in a process group of its own, which a worker that was killed leaves.
-                        if (pid := (flow_run.infrastructure_pid or "").rpartition(":")[2]).isdigit():
-                            end_group(int(pid))
                         await client.set_flow_run_state(run_id, Cancelled(message="the demo was stopped"))
         async with Process().engine() as engine:
             for found in await engine.containers():

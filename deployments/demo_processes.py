@@ -90,12 +90,6 @@ async def while_serving(work: Coroutine[Any, Any, T], *needed: Background, secon
         await asyncio.gather(task, *endings, return_exceptions=True)
 
 
-def end_group(pid: int) -> None:
-    """Kill a process group, if there is one of that number."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 def below(pid: int) -> list[psutil.Process]:
     """All processes below a process."""
     with suppress(psutil.NoSuchProcess):

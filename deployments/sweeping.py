@@ -9,8 +9,8 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentU
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 
-from prefect_jobs.deployments.apply import ensure_work_pool
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.work_pool import ensure_work_pool
 from prefect_jobs.errors import OverrideError
 from prefect_jobs.flows.sweep import sweep_all
 from prefect_jobs.quantities import Duration

@@ -31,9 +31,11 @@ from prefect.logging import get_logger
 from prefect.utilities.engine import propose_state
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from prefect_jobs.deployments.work_pool import base_job_template
 from prefect_jobs.deployments.worker_adoption import taken_by
 from prefect_jobs.deployments.worker_supervisor import OnStop, Supervisor, handed_back
-from prefect_jobs.errors import TemplateError
+from prefect_jobs.errors import InfrastructureError, TemplateError
+from prefect_jobs.names import WORKER_TYPE
 
 logger = logging.getLogger("prefect_jobs.worker")
 
@@ -49,26 +51,16 @@ _MOST = 200
 # Claims on their way to the API at once.
 _CLAIMS = 8
 _HAND_BACK_SECONDS = 15.0
+# How long a poll may take to be answered, and the first steps of a worker that runs once.
+_ANSWER_SECONDS = 60.0
+# A loop of runs that does not turn for so long never will.
+_HUNG_SECONDS = 30.0
 
 
-class Configuration(BaseJobConfiguration):
-    """What the base job template of a pool sets for a run: nothing but what every worker has."""
-
-
-class Variables(BaseVariables):
-    """The variables of the base job template."""
-
-
-class Result(BaseWorkerResult):
-    """How a run ended, where Prefect asks the worker for it."""
-
-
-class JobsWorker(BaseWorker[Configuration, Variables, Result]):
+class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
     """Takes the runs of a work pool and looks after them in this process."""
 
-    type = "prefect-jobs"
-    job_configuration = Configuration
-    job_configuration_variables = Variables
+    type = WORKER_TYPE
     _description = "Run container jobs inside one process, hundreds at a time. The image needs no Prefect in it."
     _display_name = "prefect-jobs"
 
@@ -77,6 +69,8 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self._on_stop = on_stop or _on_stop()
         self._supervisor: Supervisor | None = None
         self._stopping = False
+        self._once = False
+        self._answer_due = 0.0
         self._beside: list[asyncio.Task[None]] = []
         self._claims: set[asyncio.Task[None]] = set()
         self._claiming = asyncio.Semaphore(_CLAIMS)
@@ -87,10 +81,19 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         self._ahead_until = 0.0
         self._waiting: dict[UUID, asyncio.TimerHandle] = {}
 
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """What a pool of this worker is made with."""
+        return base_job_template()
+
     async def start(
         self, run_once: bool = False, with_healthcheck: bool = False, printer: Callable[..., None] = print
     ) -> None:
-        """Take runs until this process is told to stop (SIGTERM, SIGINT); told once more, leave them as they are."""
+        """Take runs until this process is told to stop (SIGTERM, SIGINT); told once more, leave them as they are.
+
+        With ``run_once``, take what is due and what workers that are gone have left, and end when it has ended.
+        """
+        self._once = run_once
         _let_speak()
         with _told(self._tell):
             await super().start(run_once, with_healthcheck, printer)
@@ -104,6 +107,8 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         await super().setup()
         self._supervisor = Supervisor(self._work_pool_name, self.name, self._has_room)
         self._supervisor.open()
+        if self._once:
+            return
         self._beside = [
             asyncio.create_task(self._poll_when_woken(), name="prefect-jobs: polls"),
             asyncio.create_task(self._hear_of_runs(), name="prefect-jobs: events of new runs"),
@@ -111,6 +116,7 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
 
     async def teardown(self, *exc_info: Any) -> None:
         """Take no more runs, hand back what was not begun, and let go of the others as was asked."""
+        on_stop = OnStop.WAIT if self._once and not self._stopping else self._on_stop
         self._stopping = True
         for handle in self._waiting.values():
             handle.cancel()
@@ -121,13 +127,27 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             if self._claims:
                 await asyncio.wait(self._claims, timeout=_HAND_BACK_SECONDS)
             if self._supervisor is not None:
-                await self._supervisor.stop(self._on_stop, self.client)
+                await self._supervisor.stop(on_stop, self.client)
         finally:
             await super().teardown(*exc_info)
 
+    def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
+        """Whether this worker is sound; False where a restart would help, so not while only Prefect's API is away."""
+        supervisor = self._supervisor
+        if supervisor is not None and (silent := supervisor.silent_seconds) > _HUNG_SECONDS:
+            logger.error("The event loop of the runs has not turned for %.0f s: restart this worker", silent)
+            return False
+        polls_no_more = self._once or self._stopping
+        if polls_no_more or time.monotonic() < self._answer_due:
+            return True
+        return super().is_worker_still_polling(query_interval_seconds)
+
     async def run(
-        self, flow_run: FlowRun, configuration: Configuration, task_status: anyio.abc.TaskStatus[int] | None = None
-    ) -> Result:
+        self,
+        flow_run: FlowRun,
+        configuration: BaseJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> BaseWorkerResult:
         """Never called: this worker does not submit runs, it takes them."""
         raise TemplateError("a worker of type prefect-jobs runs deployments of jobs only; see prefect-jobs apply")
 
@@ -136,11 +156,13 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what is due, as far as the limit allows; what is due soon is taken when its time has come."""
         self._last_polled_time = datetime.now(UTC)
+        if self._once:
+            return await self._run_what_is_due()
         supervisor = self._supervisor
         if not self._has_successfully_synced or supervisor is None or not supervisor.lease.is_held or self._stopping:
             return []
         async with self._polling:
-            room = _MOST if self._limit is None else min(_MOST, self._limit - len(supervisor.mine))
+            room = self._room(supervisor)
             taken: list[FlowRun] = []
             if room > 0 and await self._know_due(min(_MOST, room + _AHEAD)):
                 while self._ahead and len(taken) < room:
@@ -152,6 +174,42 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
             # There may be more.
             self._wake.set()
         return taken
+
+    def _room(self, supervisor: Supervisor) -> int:
+        """How many runs may be taken now."""
+        return _MOST if self._limit is None else min(_MOST, self._limit - len(supervisor.mine))
+
+    async def _run_what_is_due(self) -> list[FlowRun]:
+        """Take all that is due now, each once, and wait until it has ended.
+
+        Raises:
+            InfrastructureError: Prefect's API does not answer.
+        """
+        supervisor, now = self._supervisor, datetime.now(UTC)
+        assert supervisor is not None
+        taken: dict[UUID, FlowRun] = {}
+        try:
+            if not self._has_successfully_synced:
+                raise TimeoutError("the worker could not make itself known")
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await supervisor.held.wait()
+                await supervisor.looked.wait()
+            while True:
+                while self._room(supervisor) <= 0:
+                    await supervisor.one_ended()
+                found = await self._scheduled(now, self._room(supervisor))
+                fresh = {run.id: run for run in found if run.id not in taken and self._take(supervisor, run)}
+                if not fresh:
+                    break
+                taken |= fresh
+                await asyncio.wait(self._claims)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise InfrastructureError(
+                f"the work pool {self._work_pool_name!r} could not be asked for runs: Prefect's API does not answer "
+                f"({error!r}); start the worker again when it does"
+            ) from error
+        await supervisor.drained()
+        return list(taken.values())
 
     async def sync_with_backend(self) -> None:
         """As every worker's; an API that is away is waited for."""
@@ -168,28 +226,32 @@ class JobsWorker(BaseWorker[Configuration, Variables, Result]):
         if self._ahead and now < self._ahead_until:
             return True
         try:
-            self._ahead = await self._due_soon(most)
+            before = datetime.now(UTC) + timedelta(seconds=self._prefetch_seconds)
+            self._ahead = await self._scheduled(before, most)
         except Exception as error:  # Whatever a proxy before the API may say: the next poll comes, and the lease tells.
             logger.debug("Prefect's API could not be asked for runs: %r", error)
             return False
         self._ahead_until = now + _AHEAD_SECONDS
         return True
 
-    async def _due_soon(self, room: int) -> list[FlowRun]:
-        """Runs that are due within the prefetch time, by the priority of their queues."""
-        before = datetime.now(UTC) + timedelta(seconds=self._prefetch_seconds)
-        asked: dict[str, Any] = {"scheduled_before": before.isoformat(), "limit": room}
+    async def _scheduled(self, before: datetime, most: int) -> list[FlowRun]:
+        """Runs that are due before a time, by the priority of their queues."""
+        asked: dict[str, Any] = {"scheduled_before": before.isoformat(), "limit": most}
         if self._work_queues:
             asked["work_queue_names"] = list(self._work_queues)
+        self._answer_due = time.monotonic() + _ANSWER_SECONDS
         try:
-            response = await self.client.request(
-                "POST",
-                "/work_pools/{name}/get_scheduled_flow_runs",
-                path_params={"name": self._work_pool_name},
-                json=asked,
-            )
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                response = await self.client.request(
+                    "POST",
+                    "/work_pools/{name}/get_scheduled_flow_runs",
+                    path_params={"name": self._work_pool_name},
+                    json=asked,
+                )
         except ObjectNotFound:
             return []
+        finally:
+            self._answer_due = 0.0
         return [WorkerFlowRunResponse.model_validate(entry).flow_run for entry in response.json()]
 
     def _take(self, supervisor: Supervisor, flow_run: FlowRun) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -26,19 +26,21 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Pending, Scheduled
 from prefect.utilities.engine import propose_state
 
+from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, finish, read_leases
+from prefect_jobs.deployments.worker_machine import here, is_bound, is_here
 
 logger = logging.getLogger("prefect_jobs.worker")
 
 _PAGE = 200
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-_OWNER = re.compile(r"supervisor ([0-9a-f]{32})$")
+_OWNER = re.compile(r"supervisor ([0-9a-f]{32})(?: on (\S+))?$")
 
 
 def owner_of(lease: str, worker: str = "") -> str:
-    """How a run says whose it is: by a lease, and by the name of a worker for people."""
-    return f"worker {worker!r}, supervisor {lease}" if worker else f"supervisor {lease}"
+    """How a run says whose it is: by a lease, its machine, and the name of a worker for people."""
+    return f"worker {worker!r}, supervisor {lease} on {here()}" if worker else f"supervisor {lease}"
 
 
 def taken_by(lease: str, worker: str = "", *, again: bool = False) -> State[Any]:
@@ -62,6 +64,7 @@ class Adoption:
         self._adopt = adopt
         self._finish_cancelled = finish_cancelled
         self._watched: dict[str, tuple[int, float]] = {}
+        self._out_of_sight: set[UUID] = set()
         self._looked = 0.0
         self._scanned = -_LOOK_ANYWAY
 
@@ -97,6 +100,8 @@ class Adoption:
         # What somebody has begun to take over is left again when that one dies, is told to end, or stumbled.
         heirs = leases.keys() - dead - {me}
         left = {name for name, seen in leases.items() if seen.holder.heir not in heirs | {None}}
+        alive = [name for name, seen in leases.items() if seen.holder.pool == self._pool and seen.holder.heir is None]
+        figures.SUPERVISORS.set(len(set(alive) - dead))
         return (dead | left) - {me}
 
     async def _scan(self, client: PrefectClient, lease: Lease, leases: dict[str, Seen], dead: set[str]) -> bool:
@@ -105,17 +110,28 @@ class Adoption:
         for_long = datetime.now(UTC) - timedelta(seconds=LEASE_SECONDS)
         alive = leases.keys() - dead - {lease.id}
         for flow_run in await self._owned(client):
-            if self._mine(flow_run.id) or _said_owner(flow_run) in alive:
+            said = _said_owner(flow_run)
+            if self._mine(flow_run.id) or (said is not None and said.lease in alive):
                 continue
             owner = await _owner(client, flow_run)
-            if owner is not None and owner not in alive:
-                left.setdefault(owner, []).append(flow_run)
+            if owner is not None and owner.lease not in alive:
+                if await self._is_in_sight(flow_run, owner.machine):
+                    left.setdefault(owner.lease, []).append(flow_run)
             elif owner is None and _is_cancelled_since(flow_run, for_long):
                 self._finish_cancelled(flow_run, lease)
         complete = True
-        for owner, flow_runs in left.items():
-            complete &= await self._take_over(client, lease, owner, leases.get(owner), flow_runs)
+        for name, flow_runs in left.items():
+            complete &= await self._take_over(client, lease, name, leases.get(name), flow_runs)
         return complete
+
+    async def _is_in_sight(self, flow_run: FlowRun, machine: str | None) -> bool:
+        """Whether this machine sees the container of a run; the run waits for a supervisor of the one that does."""
+        if machine is None or is_here(machine) or not await is_bound(flow_run):
+            return True
+        if flow_run.id not in self._out_of_sight:
+            self._out_of_sight.add(flow_run.id)
+            logger.warning("Run %s waits for a worker on %s, where its container is", flow_run.id, machine)
+        return False
 
     async def _take_over(
         self, client: PrefectClient, lease: Lease, owner: str, seen: Seen | None, flow_runs: list[FlowRun]
@@ -141,7 +157,10 @@ class Adoption:
         """Take over one run, as it is now; whether it was still to be taken."""
         flow_run = await client.read_flow_run(run_id)
         state = flow_run.state
-        if state is None or state.type not in _OWNED or self._mine(run_id) or await _owner(client, flow_run) != owner:
+        if state is None or state.type not in _OWNED or self._mine(run_id):
+            return False
+        taker = await _owner(client, flow_run)
+        if taker is None or taker.lease != owner:
             return False
         if state.is_cancelling():
             self._finish_cancelled(flow_run, lease)
@@ -175,22 +194,32 @@ class Adoption:
                 return found
 
 
-def _said_owner(flow_run: FlowRun) -> str | None:
-    """The lease of a supervisor that the run itself names: that of an earlier one, perhaps, while it is beginning."""
+class _Owner(NamedTuple):
+    """Who took a run, and on which machine, where that is known."""
+
+    lease: str
+    machine: str | None
+
+
+def _read(words: str | None) -> _Owner | None:
+    found = _OWNER.search(words or "")
+    return _Owner(found[1], found[2]) if found else None
+
+
+def _said_owner(flow_run: FlowRun) -> _Owner | None:
+    """The supervisor that the run itself names: an earlier one, perhaps, while it is beginning."""
     state = flow_run.state
-    said = state.message if state is not None and state.is_pending() else flow_run.infrastructure_pid
-    found = _OWNER.search(said or "")
-    return found[1] if found else None
+    return _read(state.message if state is not None and state.is_pending() else flow_run.infrastructure_pid)
 
 
-async def _owner(client: PrefectClient, flow_run: FlowRun) -> str | None:
-    """The lease of the supervisor that took a run last; None where it was none of this project's."""
+async def _owner(client: PrefectClient, flow_run: FlowRun) -> _Owner | None:
+    """The supervisor that took a run last; None where it was none of this project's."""
     if flow_run.state is not None and flow_run.state.is_pending():
         return _said_owner(flow_run)
     states = await client.read_flow_run_states(flow_run.id)
     for state in sorted(states, key=lambda state: state.timestamp, reverse=True):
-        if state.is_pending() and (found := _OWNER.search(state.message or "")):
-            return found[1]
+        if state.is_pending() and (found := _read(state.message)):
+            return found
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -18,18 +19,25 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Crashed
 
 from prefect_jobs.blocks.sharing import holding
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
 from prefect_jobs.deployments.worker_flows import Flows
+from prefect_jobs.deployments.worker_heartbeats import Heartbeats
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.insisting import insist, run_now
+from prefect_jobs.flows.supervise import STARTED
 
 logger = logging.getLogger("prefect_jobs.worker")
 
@@ -60,6 +68,9 @@ class Runs:
         self._client: RunsClient | None = None
         self._flows = Flows()
         self._frozen = threading.Event()
+        self._heartbeats = Heartbeats(get_current_settings().flows.heartbeat_frequency)
+        self.turned = time.monotonic()
+        """When the event loop turned the last time, by the monotonic clock."""
         self._thread = threading.Thread(target=self._run, name="prefect-jobs: runs", daemon=True)
 
     # -- from the worker's thread
@@ -86,6 +97,8 @@ class Runs:
         """Leave all runs as they are, for another supervisor: nothing of them is reported from here any more."""
         asyncio.run_coroutine_threadsafe(self._freeze(), self._loop)
         self._frozen.wait(_OPEN_SECONDS)
+        # It is meant to stand still.
+        self.turned = math.inf
 
     def close(self) -> None:
         """End the thread; its runs have ended before."""
@@ -122,7 +135,9 @@ class Runs:
         threading.Event().wait()
 
     async def _serve(self) -> None:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        # A worker starts while the API is away, too: nothing is asked of it here.
+        settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}
+        with temporary_settings(settings):
             async with shared_client(self.owner, self._gate) as self._client, holding(), hearing():
                 self._context = copy_context()
                 beside = [
@@ -130,6 +145,7 @@ class Runs:
                     for name, work in (
                         ("lag of the runs' loop", self._probe()),
                         ("places within limits", self._keep_places()),
+                        ("heartbeats of runs", self._heartbeats.beat(self._client)),
                     )
                 ]
                 self._open.set()
@@ -142,6 +158,7 @@ class Runs:
         del self._tasks[run_id]
         assert self._client is not None
         self._client.slots.pop(run_id, None)
+        self._heartbeats.end(run_id)
         figures.ACTIVE.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()):
             logger.error("Run %s was left by an error of the worker: %r", run_id, error, exc_info=error)
@@ -151,19 +168,20 @@ class Runs:
         client = self._client
         assert client is not None
         figures.STARTED.labels("adopted" if adopted else "new").inc()
-        if not adopted and flow_run.next_scheduled_start_time is not None:
-            late = datetime.now(UTC) - flow_run.next_scheduled_start_time
-            figures.SECONDS_TO_START.observe(max(0.0, late.total_seconds()))
         try:
             flow = await self._flows.of(client, flow_run)
         except JobError as error:
-            await _report(client, flow_run, Crashed(message=str(error)))
+            crashed: State[Any] = Crashed(message=str(error))
+            await _report(client, flow_run, crashed)
+            figures.ENDED.labels(str(crashed.name)).inc()
             return
+        self._heartbeats.begin(flow_run, flow.name)
+        STARTED.set(partial(_count_start, flow_run))
         # With its deployment the engine starts a thread, an event loop and a websocket for each run.
         client.begin(flow_run)
         handed = flow_run.model_copy(update={"deployment_id": None})
         try:
-            state: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
+            ended: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
         except (Abort, Pause) as refused:
             logger.info("Run %s was not begun: %s", flow_run.id, refused)
             state = (await run_now(client, flow_run.id)).state
@@ -173,9 +191,10 @@ class Runs:
         except ObjectNotFound:
             logger.info("Run %s was deleted", flow_run.id)
             return
-        if state.is_cancelling():
+        if ended.is_cancelling():
             await self._finish(flow_run)
-        figures.ENDED.labels(state.name).inc()
+            return
+        figures.ENDED.labels(ended.name).inc()
 
     async def _finish(self, flow_run: FlowRun) -> None:
         assert self._client is not None
@@ -184,6 +203,7 @@ class Runs:
         except JobError as error:
             logger.warning("What is left of the cancelled run %s could not be ended: %s", flow_run.id, error)
         await end_cancelled(self._client, flow_run.id)
+        figures.ENDED.labels("Cancelled").inc()
 
     async def _probe(self) -> None:
         """Measure how late the loop is: whatever blocks it holds up every run."""
@@ -191,7 +211,8 @@ class Runs:
         while True:
             asked = time.monotonic()
             await asyncio.sleep(_PROBE)
-            lag = time.monotonic() - asked - _PROBE
+            self.turned = time.monotonic()
+            lag = self.turned - asked - _PROBE
             if asked - since > 60:
                 worst, since = 0.0, asked
             worst = max(worst, lag)
@@ -217,6 +238,12 @@ class Runs:
                 except Exception as error:
                     client.slots.pop(run_id, None)
                     logger.warning("Run %s has lost its place within its limit, and goes on: %r", run_id, error)
+
+
+def _count_start(flow_run: FlowRun, attempt: int) -> None:
+    due = flow_run.next_scheduled_start_time or flow_run.expected_start_time
+    if attempt == 1 and due is not None:
+        figures.SECONDS_TO_START.observe(max(0.0, (datetime.now(UTC) - due).total_seconds()))
 
 
 async def _report(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,8 +20,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
+from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_adoption import Adoption, owner_of
-from prefect_jobs.deployments.worker_lease import Lease, Lost
+from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist
 
@@ -59,8 +61,12 @@ class Supervisor:
         """The runs that this supervisor has taken, from before it asks for one until it has ended."""
         self.held = asyncio.Event()
         """Set while runs may be taken."""
+        self.looked = asyncio.Event()
+        """Set when the runs that were left before are taken over."""
         self._some_ended = asyncio.Event()
         self._away = False
+        self._held_since = time.monotonic()
+        figures.LEASE_AGE.set_function(lambda: time.monotonic() - self._held_since)
         self._loop = asyncio.get_running_loop()
         self._services: list[asyncio.Task[None]] = []
         self._begin_life()
@@ -69,6 +75,11 @@ class Supervisor:
     def lease(self) -> Lease:
         """The lease of its life; a new one after it was given up."""
         return self._lease
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the event loop of the runs has not turned; may be asked in any thread."""
+        return time.monotonic() - self._runs.turned
 
     def _begin_life(self) -> None:
         self._lease = Lease(self._pool, self._worker)
@@ -95,12 +106,16 @@ class Supervisor:
 
     async def stop(self, how: OnStop, client: PrefectClient) -> None:
         """Let go of the runs, as asked."""
+        # Who stops takes nothing more over.
+        looking = self._services.pop()
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
         try:
             if how is OnStop.CANCEL:
                 logger.info("Cancelling %d runs", len(self.mine))
                 await asyncio.gather(*(self._cancel(client, run_id) for run_id in set(self.mine)))
             if how is not OnStop.DETACH:
-                await self._drained()
+                await self.drained()
         finally:
             for service in self._services:
                 service.cancel()
@@ -122,11 +137,15 @@ class Supervisor:
         with contextlib.suppress(ObjectNotFound):
             await insist(partial(client.set_flow_run_state, run_id, state), "cancel a run")
 
-    async def _drained(self) -> None:
+    async def drained(self) -> None:
         """Wait until no run is left."""
         while self.mine:
-            self._some_ended.clear()
-            await self._some_ended.wait()
+            await self.one_ended()
+
+    async def one_ended(self) -> None:
+        """Wait until a run has ended from now on."""
+        self._some_ended.clear()
+        await self._some_ended.wait()
 
     async def _hand_back(self, client: PrefectClient) -> None:
         """Let every worker of the pool have what was taken and has not begun."""
@@ -178,6 +197,7 @@ class Supervisor:
             if not lease.is_held:
                 self.held.clear()
             raise
+        self._held_since = lease.held_until - BELIEVED_SECONDS
         self._runs.held_until(lease.held_until)
         self.held.set()
 
@@ -187,6 +207,7 @@ class Supervisor:
             return
         async with asyncio.timeout(_CLAIM_SECONDS):
             await self._adoption.look(client, self._lease)
+        self.looked.set()
 
     def _is_over(self, lease: Lease) -> bool:
         return lease is not self._lease or not lease.is_held
@@ -215,3 +236,4 @@ class Supervisor:
         elif error is None and self._away:
             logger.info("Prefect's API answers again")
         self._away = error is not None
+        figures.API_AWAY.set(self._away)

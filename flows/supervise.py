@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,9 @@ from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.successor import successor
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
+
+STARTED: ContextVar[Callable[[int], None] | None] = ContextVar("prefect_jobs_started", default=None)
+"""Who wants to know, within a run's context, that the container of an attempt has just started; not of one taken up."""
 
 _logger = logging.getLogger("prefect_jobs.supervision")
 
@@ -64,6 +68,8 @@ class Supervision:
         if isinstance(launched, Outcome):
             await self._keep(launched)
             return launched
+        if taken_up is None and (tell := STARTED.get()) is not None:
+            tell(self._identity.attempt)
         try:
             # The earlier supervisor may have started it long ago.
             age = await launched.age() if taken_up else 0.0

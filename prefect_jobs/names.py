@@ -4,3 +4,6 @@ from __future__ import annotations
 
 DEFAULT_WORK_POOL = "jobs"
 """Where runs are sent unless somebody says otherwise."""
+
+WORKER_TYPE = "prefect-jobs"
+"""The type of this project's worker, and of the work pools that it serves."""

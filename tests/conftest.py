@@ -97,7 +97,9 @@ def stock_worker(prefect_api: str) -> str:
     with once("worker") as first:
         if first:
             prefect = str(Path(sys.executable).with_name("prefect"))
-            start_for_session("worker", prefect, "worker", "start", "--pool", "served", "--type", kind)
+            # Made before a job is applied to it, which would make it of this project's own type.
+            subprocess.run([prefect, "work-pool", "create", "served", "--type", kind], check=True, cwd=ROOT)
+            start_for_session("worker", prefect, "worker", "start", "--pool", "served")
     return "served"
 
 

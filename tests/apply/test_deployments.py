@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.flows import load_flow_from_entrypoint
+from prefect.workers.process import ProcessWorker
 
 from prefect_jobs import Job
 from prefect_jobs.deployments.apply import template_of
@@ -157,7 +158,15 @@ async def test_a_job_can_be_moved_to_another_work_pool(make: Make, there: There,
     await make().apply(work_pool="jobs")
     assert (await make().apply(work_pool=name)).details == ("work_pool_name",)
     assert (await there()).work_pool_name == name
-    assert (await api.read_work_pool(name)).type == "process"
+    await api.delete_work_pool(name)
+
+
+async def test_a_pool_that_is_there_stays_as_it_is_whatever_its_type(make: Make, api: PrefectClient, name: str) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    await api.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+    await make().apply(work_pool=name)
+    pool = await api.read_work_pool(name)
+    assert (pool.type, pool.base_job_template) == ("process", template)
     await api.delete_work_pool(name)
 
 

@@ -40,7 +40,7 @@ def test_prefect_finds_the_blocks(with_docker: Run, prefect_api: str) -> None:
     found = with_docker(
         "python", "-c", "from prefect.plugins import load_prefect_collections as l; print(l()['prefect_jobs'].__name__)"
     )
-    assert found.stdout.splitlines()[-1] == "prefect_jobs.blocks"
+    assert found.stdout.splitlines()[-1] == "prefect_jobs.deployments.collection"
     registered = with_docker("prefect", "block", "register", "-m", "prefect_jobs.blocks").stdout
     assert "Process Infrastructure" in registered
     assert "Docker Infrastructure" in registered

@@ -13,6 +13,7 @@ from session import once, root
 
 PROJECT = Path(__file__).parents[2]
 
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".cache", ".*_cache", "__pycache__", "*.egg-info", "build", "dist")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -20,6 +21,16 @@ def uv(*words: str | Path) -> None:
     """Run uv, wherever the machine or the project's environment has it."""
     program = shutil.which("uv") or PROJECT / ".venv/uv/bin/uv"
     subprocess.run([program, *words, "--quiet"], check=True)
+
+
+def built_wheel() -> Path:
+    """The wheel, built from a copy, so that nothing is left in the checkout and nothing of an earlier build gets in."""
+    with once("wheel") as first:
+        if first:
+            shutil.copytree(PROJECT, root() / "source", symlinks=True, ignore=_LEFT_OUT)
+            uv("build", "--wheel", "--python", sys.executable, "--out-dir", root() / "wheel", root() / "source")
+    [path] = (root() / "wheel").glob("*.whl")
+    return path
 
 
 def environment(name: str, requirement: str) -> Run:

@@ -1,0 +1,155 @@
+"""How a worker of this project's type is started, and what its options do."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from jobs_worker import worker
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Scheduled
+from reach import BIN, ended, first_line, lines
+
+from prefect_jobs import Job, JobRun
+
+LONG = ["sh", "-c", "echo up; sleep 300"]
+
+
+@pytest.fixture
+async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
+    """A client of the session's Prefect server."""
+    async with get_client() as client:
+        yield client
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a job and of its work pool, which no other test has."""
+    return f"own-{uuid4().hex[:8]}"
+
+
+async def applied(name: str, command: list[str], **keys: object) -> Job:
+    job = Job.model_validate({"name": name, "command": command, "grace_period": "1s", **keys})
+    await job.apply(work_pool=name)
+    return job
+
+
+async def test_the_pool_that_apply_makes_is_served_by_our_worker_without_naming_its_type(
+    api: PrefectClient, name: str
+) -> None:
+    job = await applied(name, ["echo", "hello"])
+    assert (await api.read_work_pool(name)).type == "prefect-jobs"
+    run = await job.run()
+    async with worker("prefect", "worker", "start", "--pool", name) as started:
+        await ended(run)
+        assert "Discovered type 'prefect-jobs'" in started.said()
+    assert (run.state, await lines(run)) == ("Completed", ["hello"])
+    assert "supervisor " in str(run.flow_run.infrastructure_pid)
+
+
+async def test_a_worker_makes_the_same_pool_as_apply(api: PrefectClient, name: str) -> None:
+    await applied(name, ["true"])
+    async with worker("prefect-jobs", "worker", "--pool", f"{name}-2"):
+        made = await api.read_work_pool(f"{name}-2")
+    assert (made.type, made.base_job_template) == ("prefect-jobs", (await api.read_work_pool(name)).base_job_template)
+
+
+async def test_a_job_variable_that_would_do_nothing_is_refused_by_its_name(api: PrefectClient, name: str) -> None:
+    job = await applied(name, ["true"])
+    deployment = await api.read_deployment_by_name(f"job/{job.name}")
+    with pytest.raises(PrefectHTTPStatusError, match="'image' was unexpected"):
+        await api.create_flow_run_from_deployment(deployment.id, job_variables={"image": "busybox"})
+
+
+async def test_once_runs_all_that_is_due_within_its_limit_and_ends_when_it_has_ended(
+    api: PrefectClient, name: str
+) -> None:
+    job = await applied(name, ["sh", "-c", "sleep 1; echo done"])
+    runs = [await job.run() for _ in range(3)]
+    deployment = await api.read_deployment_by_name(f"job/{name}")
+    tomorrow = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    later = JobRun(await api.create_flow_run_from_deployment(deployment.id, state=tomorrow))
+
+    words = ("prefect-jobs", "worker", "--pool", name, "--run-once", "--limit", "2")
+    async with worker(*words) as started:
+        assert await started.end() == 0, started.said()
+        assert started.said().splitlines()[-1].endswith("stopped!")
+
+    assert [(await run.refresh()).state for run in (*runs, later)] == ["Completed"] * 3 + ["Scheduled"]
+    # Two at once: the third began when one of them had ended.
+    first, second, third = sorted((run.flow_run for run in runs), key=lambda each: each.start_time)
+    assert third.start_time >= min(first.end_time, second.end_time)
+
+
+async def test_once_without_an_api_says_so_and_fails(prefect_api: str) -> None:
+    away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    words = ("prefect-jobs", "worker", "--run-once")
+    async with worker(*words, env=away, started=False) as started:
+        assert await started.end() == 1, started.said()
+    assert "the work pool 'jobs' could not be asked for runs" in started.said()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--limit", "0"], "--limit 0: a worker that may run nothing"),
+        (["--name", "a/b"], "--name 'a/b': Prefect takes no worker's name with / or % in it"),
+        (["--on-stop", "sleep"], "detach"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_starts(words: list[str], message: str) -> None:
+    done = subprocess.run([BIN / "prefect-jobs", "worker", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+async def test_a_worker_takes_only_the_runs_of_the_queues_that_it_is_given(api: PrefectClient, name: str) -> None:
+    job = await applied(name, ["true"])
+    await api.create_work_queue(name="fast", work_pool_name=name)
+    deployment = await api.read_deployment_by_name(f"job/{name}")
+    fast = JobRun(await api.create_flow_run_from_deployment(deployment.id, work_queue_name="fast"))
+    plain = await job.run()
+    words = ("prefect-jobs", "worker", "--pool", name, "--work-queue", "fast", "--run-once")
+    async with worker(*words) as started:
+        assert await started.end() == 0, started.said()
+    assert [(await run.refresh()).state for run in (fast, plain)] == ["Completed", "Scheduled"]
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "state"),
+    [
+        (["prefect-jobs", "worker", "--on-stop", "cancel"], {"PREFECT_JOBS_ON_STOP": "wait"}, "Cancelled"),
+        (["prefect", "worker", "start"], {"PREFECT_JOBS_ON_STOP": "cancel"}, "Cancelled"),
+        (["prefect-jobs", "worker"], {}, "Running"),
+    ],
+    ids=["option", "environment", "default"],
+)
+async def test_what_becomes_of_its_runs_is_said_by_the_option_or_the_environment(
+    words: list[str], env: dict[str, str], state: str, api: PrefectClient, name: str
+) -> None:
+    job = await applied(name, LONG)
+    async with worker(*words, "--pool", name, env=env) as started:
+        run = await job.run()
+        assert await first_line(run) == "up"
+        assert await started.stop() == 0, started.said()
+        assert (await run.refresh()).state == state
+        assert started.said().rstrip().endswith("stopped!")
+    if state == "Running":
+        # Nobody takes it over; what is left of it goes.
+        cancel = subprocess.run([BIN / "prefect-jobs", "cancel", str(run.id), "--force"], capture_output=True)
+        assert cancel.returncode == 0, cancel.stderr
+
+
+async def test_a_paused_pool_is_left_alone(api: PrefectClient, name: str) -> None:
+    job = await applied(name, ["true"])
+    run = await job.run()
+    await api.update_work_pool(name, WorkPoolUpdate(is_paused=True))
+    async with worker("prefect-jobs", "worker", "--pool", name, "--run-once") as started:
+        assert await started.end() == 0, started.said()
+    assert (await run.refresh()).flow_run.state.type is StateType.SCHEDULED  # type: ignore[union-attr]
