@@ -35,8 +35,8 @@ _JOBS, _RUNS, _MORE = Group.create_ordered("Jobs"), Group.create_ordered("Runs")
 
 app = App(
     name="prefect-jobs",
-    help="Container jobs on Prefect: any image, no Prefect inside it. Workers, blocks, work pools, automations and "
-    "everything else of Prefect's are at home in the command 'prefect'.",
+    help="Container jobs on Prefect: any image, no Prefect inside it. Blocks, work pools, automations and everything "
+    "else of Prefect's are at home in the command 'prefect'.",
     version_flags=["--version"],
     version=lambda: __import__("importlib.metadata").metadata.version("prefect-jobs"),
     help_format="plaintext",

@@ -140,6 +140,9 @@ async def test_what_becomes_of_its_runs_is_said_by_the_option_or_the_environment
         assert await started.stop() == 0, started.said()
         assert (await run.refresh()).state == state
         assert started.said().rstrip().endswith("stopped!")
+        assert ("1 runs go on alone until the pool's next worker takes them over" in started.said()) is (
+            state == "Running"
+        )
     if state == "Running":
         # Nobody takes it over; what is left of it goes.
         cancel = subprocess.run([BIN / "prefect-jobs", "cancel", str(run.id), "--force"], capture_output=True)
