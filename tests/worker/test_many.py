@@ -1,0 +1,86 @@
+"""Hundreds of runs at once in one worker: what each costs, and that none holds up the others.
+
+PREFECT_JOBS_MANY=500 is what the worker promises; the suite has fewer, and other tests beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+
+import httpx
+import psutil
+from looks import all_ended
+from ports import free_port
+from prefect.client.orchestration import get_client
+from workers import StartWorker
+
+from prefect_jobs import Job, JobRun
+
+MANY = int(os.environ.get("PREFECT_JOBS_MANY", "24"))
+ALONE = "PREFECT_JOBS_MANY" in os.environ
+MIB = 1 << 20
+# Long enough for all to have been started before the first one ends.
+SLEEP = 20 + MANY
+CREATED_AT_ONCE = 8
+
+
+async def created(deployment_id: object, number: int) -> list[JobRun]:
+    """Runs of a deployment, a few at a time."""
+    room = asyncio.Semaphore(CREATED_AT_ONCE)
+
+    async def one() -> JobRun:
+        async with room:
+            return JobRun(await client.create_flow_run_from_deployment(deployment_id))  # type: ignore[arg-type]
+
+    async with get_client() as client:
+        return list(await asyncio.gather(*(one() for _ in range(number))))
+
+
+async def figure(port: int, name: str) -> float:
+    """One of the worker's figures."""
+    async with httpx.AsyncClient() as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(f"prefect_jobs_{name} ")]
+    return float(found[0]) if found else 0.0
+
+
+async def test_many_runs_at_once_cost_little_each_and_hold_nobody_up(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    port = free_port()
+    worker = await start_worker(PREFECT_CLIENT_METRICS_ENABLED="true", PREFECT_CLIENT_METRICS_PORT=str(port))
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=["sleep", str(SLEEP)], grace_period="1s")
+    change = await job.apply(work_pool=pool)
+    warm = Job(name=f"{pool}-warm", infrastructure="docker", image=busybox, command=["true"])
+    warmed = await warm.apply(work_pool=pool)
+    await all_ended(await created(warmed.deployment_id, 3), 120)
+
+    process = psutil.Process(worker.process.pid)
+    base, threads, worst, most = process.memory_info().rss, process.num_threads(), 0.0, 0
+    creating = asyncio.create_task(created(change.deployment_id, MANY))
+    peak, more_threads, sockets = base, threads, 0
+    async with asyncio.timeout(300 + 4 * MANY):
+        while not creating.done() or await figure(port, "runs_active"):
+            worst = max(worst, await figure(port, "loop_lag_seconds"))
+            most = max(most, int(await figure(port, "runs_active")))
+            peak = max(peak, process.memory_info().rss)
+            more_threads, sockets = max(more_threads, process.num_threads()), max(sockets, process.num_fds())
+            await asyncio.sleep(1)
+    runs = await creating
+    await all_ended(runs, 60)
+    each = (peak - base) / most / MIB
+    print(
+        f"{MANY} runs, {most} at once: {dict(Counter(run.state for run in runs))}; base {base / MIB:.0f} MiB, "
+        f"{each:.2f} MiB each above it; the loop was late by {worst * 1000:.0f} ms at most; "
+        f"threads {threads} to {more_threads}, at most {sockets} open files; "
+        f"CPU {sum(process.cpu_times()[:2]) / MANY:.3f} s a run"
+    )
+    assert {run.state for run in runs} == {"Completed"}
+    assert most == MANY
+    assert each <= (1.0 if ALONE else 3.0)
+    assert more_threads <= threads + 4
+    # One for the log of each container, and what all share.
+    assert sockets <= 60 + 2 * MANY
+    assert worst <= (0.2 if ALONE else 5.0)
