@@ -11,7 +11,7 @@ from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
 
-MOST_REQUESTS = 25
+MOST_REQUESTS = 10
 """Of one run whose container writes nothing and succeeds. Who makes it less lowers this."""
 RUNS = 5
 # What the worker asks on its own behalf, however many runs there are.

@@ -82,6 +82,8 @@ async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, bu
                 await server.start()
                 await all_ended([run], 90)
                 assert (run.state, await lines_of([run])) == ("Completed", [["came late"]])
-                assert await worker.stop() == 0
+                # It ends without the server, too.
+                await server.kill()
+                assert await worker.stop(45) == 0
     finally:
         await server.kill()
