@@ -7,6 +7,7 @@ import asyncio
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import LogCreate
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from prefect_jobs.blocks.sharing import Shared
 
@@ -51,8 +52,13 @@ class Courier:
             await asyncio.gather(self._going, return_exceptions=True)
 
     async def _go(self) -> None:
-        # Whoever begins to send in this moment comes along.
-        await asyncio.sleep(0)
+        # Prefect's client sends again what got no answer, or one of a busy server, although it may be there already.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            # Whoever begins to send in this moment comes along.
+            await asyncio.sleep(0)
+            await self._send_all()
+
+    async def _send_all(self) -> None:
         while self._waiting:
             parcels = self._load()
             try:

@@ -55,6 +55,35 @@ async def test_a_batch_whose_answer_was_lost_is_not_delivered_twice(
     assert await _delivered(run) == [f"line {number}" for number in range(700)]
 
 
+class Stumbling(httpx.AsyncBaseTransport):
+    """Carries out the first batch of log records and says that it could not, in one way or another."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, answer: int | None) -> None:
+        self.inner = inner
+        self.answer = answer
+        self.stumbled = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self.inner.handle_async_request(request)
+        if self.stumbled or not request.url.path.endswith("/logs/"):
+            return response
+        self.stumbled = True
+        await response.aread()
+        if self.answer is None:
+            raise httpx.ReadTimeout("no answer in time", request=request)
+        return httpx.Response(self.answer, request=request)
+
+
+@pytest.mark.parametrize("answer", [None, 502, 503])
+async def test_prefects_own_client_does_not_send_twice_what_may_be_there(run: JobRun, answer: int | None) -> None:
+    async with get_client() as client:
+        client._client._transport = Stumbling(client._client._transport, answer)
+        async with _delivery(client, run).open() as delivery:
+            await _put(delivery, run, range(20))
+        assert client._client._transport.stumbled
+    assert await _delivered(run) == [f"line {number}" for number in range(20)]
+
+
 async def test_who_is_cancelled_while_records_are_delivered_loses_none_of_them(
     run: JobRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
