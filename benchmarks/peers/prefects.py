@@ -25,7 +25,7 @@ SLOW = (
     "a run takes a Python process of its own: it is asked for fewer runs, and never for hundreds at once",
 )
 _CREATED_AT_ONCE = 8
-_TO_END_SECONDS = 900.0
+_TO_END_SECONDS = 600.0
 _ENDED = """
     select count(*) filter (where state_type::text in ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')) as over,
            max(end_time) as last
