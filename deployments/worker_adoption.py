@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -30,9 +31,12 @@ from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, finish, read_leases
 from prefect_jobs.deployments.worker_machine import here, is_bound, is_here
 
+T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.worker")
 
 _PAGE = 200
+# Runs that are taken over at once.
+_AT_ONCE = 8
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _OWNER = re.compile(r"supervisor ([0-9a-f]{32})(?: on (\S+))?$")
@@ -141,12 +145,15 @@ class Adoption:
             claimed = await claim(client, owner, seen, lease.id, self._pool)
             if claimed is None:
                 return False
-        taken = 0
-        for flow_run in flow_runs:
-            if not lease.is_held:
-                return False
+
+        async def take(flow_run: FlowRun) -> bool:
             with suppress(ObjectNotFound, Abort):
-                taken += await self._take(client, lease, flow_run.id, owner)
+                return lease.is_held and await self._take(client, lease, flow_run.id, owner)
+            return False
+
+        taken = sum(await _side_by_side(take, flow_runs))
+        if not lease.is_held:
+            return False
         if claimed is not None:
             await finish(client, claimed)
         if taken:
@@ -204,6 +211,23 @@ class _Owner(NamedTuple):
 def _read(words: str | None) -> _Owner | None:
     found = _OWNER.search(words or "")
     return _Owner(found[1], found[2]) if found else None
+
+
+async def _side_by_side(work: Callable[[FlowRun], Awaitable[T]], flow_runs: list[FlowRun]) -> list[T]:
+    """The results of some work for each run, in their order; an error is raised when nothing is at work any more."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(flow_run: FlowRun) -> T:
+        async with gate:
+            return await work(flow_run)
+
+    done = await asyncio.gather(*map(one, flow_runs), return_exceptions=True)
+    results: list[T] = []
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+        results.append(each)
+    return results
 
 
 def _said_owner(flow_run: FlowRun) -> _Owner | None:
