@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -64,8 +63,8 @@ class Docker(Infrastructure):
 
     @property
     def is_local(self) -> bool:
-        """Whether the engine is reached from this machine alone, as far as the block and DOCKER_HOST say."""
-        url = (self.host and self.host.base_url) or os.environ.get("DOCKER_HOST") or "unix:"
+        """Whether the engine is that of one machine, as far as the block says: another may have another DOCKER_HOST."""
+        url = (self.host and self.host.base_url) or "unix:"
         return urlsplit(url).hostname in (None, "localhost", "127.0.0.1", "::1")
 
     @asynccontextmanager

@@ -18,6 +18,7 @@ from prefect_jobs.blocks.docker_client import AWAY, request
 _EVERY, _LOOKS_PER_SECOND = 1.0, 50
 # Most of what ends at once has ended by then.
 _FIRST = 0.25
+_LONGEST = 5.0
 
 
 class Usage:
@@ -73,8 +74,9 @@ class Meter:
             if (wait := at - loop.time()) > 0:
                 await asyncio.sleep(min(wait, _FIRST))
                 continue
-            with contextlib.suppress(*AWAY, aiodocker.DockerError, ValueError, KeyError):
-                await self._sample(container_id, usage)
+            with contextlib.suppress(*AWAY, aiodocker.DockerError, ValueError, KeyError, TypeError):
+                async with asyncio.timeout(_LONGEST):
+                    await self._sample(container_id, usage)
             if usage in self._due:
                 pause = max(_EVERY, len(self._due) / _LOOKS_PER_SECOND)
                 self._due[usage] = (container_id, max(at + pause, loop.time()))

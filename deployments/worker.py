@@ -46,6 +46,7 @@ _POLL_PAUSE = 0.05
 # More runs than there is room for are read at once, so that not each that ends costs a poll; for so many seconds a run
 # of a queue with a higher priority may wait behind them.
 _AHEAD, _AHEAD_SECONDS = 32, 1.0
+_REFUSED_PAUSE = 1.0
 _EVENTS_PAUSE = 2.0
 # The API gives no more at once.
 _MOST = 200
@@ -300,10 +301,15 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
             logger.debug("Run %s was not taken: %s", flow_run.id, refused)
         except Exception as error:
             logger.warning("Run %s could not be taken, and is tried again: %r", flow_run.id, error)
+            # It may have been taken all the same: then it is found among one's own.
+            supervisor.look_through_all()
         finally:
             # In a new life, whatever is its own it has taken anew.
             if not begun and lease is supervisor.lease:
                 supervisor.mine.discard(flow_run.id)
+            if not begun:
+                # There is room again; not at once, for the same run may be refused each time.
+                asyncio.get_running_loop().call_later(_REFUSED_PAUSE, self._has_room)
 
     # -- hearing of runs
 

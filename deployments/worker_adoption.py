@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.filters import (
@@ -23,13 +23,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import Abort, ObjectNotFound
-from prefect.states import Pending, Scheduled
-from prefect.utilities.engine import propose_state
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Pending
 
 from prefect_jobs.deployments import worker_figures as figures
-from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, finish, read_leases
+from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, clock, finish, read_leases
 from prefect_jobs.deployments.worker_machine import here, is_bound, is_here
+from prefect_jobs.deployments.worker_places import keep_place
 
 T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.worker")
@@ -79,18 +79,23 @@ class Adoption:
             httpx.HTTPError: the API does not answer.
         """
         leases = await read_leases(client)
-        now = time.monotonic()
+        now = clock()
         vanished = self._watched.keys() - leases.keys()
         dead = self._dead(leases, lease.id, now)
         is_time = vanished or dead or now - self._scanned >= _LOOK_ANYWAY
         if is_time and await self._scan(client, lease, leases, dead):
             self._scanned = now
+        # However long it took, the API was there.
+        self._looked = clock()
+
+    def look_through_all(self) -> None:
+        """Look at every run the next time: one may have been left in the middle."""
+        self._scanned = -_LOOK_ANYWAY
 
     def _dead(self, leases: dict[str, Seen], me: str, now: float) -> set[str]:
         """Whose leases are those of dead supervisors."""
         # While the API was away for this one, it may have been away for all.
         blind = now - self._looked > LEASE_SECONDS / 2
-        self._looked = now
         watched, dead = {}, set()
         for name, seen in leases.items():
             renewed, since = self._watched.get(name, (-1, now))
@@ -103,7 +108,11 @@ class Adoption:
         self._watched = watched
         # What somebody has begun to take over is left again when that one dies, is told to end, or stumbled.
         heirs = leases.keys() - dead - {me}
-        left = {name for name, seen in leases.items() if seen.holder.heir not in heirs | {None}}
+        left = {
+            name
+            for name, seen in leases.items()
+            if seen.holder.pool == self._pool and seen.holder.heir not in heirs | {None}
+        }
         alive = [name for name, seen in leases.items() if seen.holder.pool == self._pool and seen.holder.heir is None]
         figures.SUPERVISORS.set(len(set(alive) - dead))
         return (dead | left) - {me}
@@ -113,17 +122,23 @@ class Adoption:
         left: dict[str, list[FlowRun]] = {name: [] for name in dead}
         for_long = datetime.now(UTC) - timedelta(seconds=LEASE_SECONDS)
         alive = leases.keys() - dead - {lease.id}
+        complete = True
         for flow_run in await self._owned(client):
             said = _said_owner(flow_run)
             if self._mine(flow_run.id) or (said is not None and said.lease in alive):
                 continue
-            owner = await _owner(client, flow_run)
-            if owner is not None and owner.lease not in alive:
-                if await self._is_in_sight(flow_run, owner.machine):
+            try:
+                owner = await _owner(client, flow_run)
+                if owner is not None and owner.lease not in alive and await self._is_in_sight(flow_run, owner.machine):
                     left.setdefault(owner.lease, []).append(flow_run)
-            elif owner is None and _is_cancelled_since(flow_run, for_long):
+            except httpx.TransportError:
+                raise
+            except Exception as error:  # One run that cannot be read does not keep the others from being taken over.
+                complete = False
+                logger.warning("Run %s could not be looked at, and is looked at again: %r", flow_run.id, error)
+                continue
+            if owner is None and _is_cancelled_since(flow_run, for_long):
                 self._finish_cancelled(flow_run, lease)
-        complete = True
         for name, flow_runs in left.items():
             complete &= await self._take_over(client, lease, name, leases.get(name), flow_runs)
         return complete
@@ -147,15 +162,18 @@ class Adoption:
                 return False
 
         async def take(flow_run: FlowRun) -> bool:
-            with suppress(ObjectNotFound, Abort):
+            with suppress(ObjectNotFound):
                 return lease.is_held and await self._take(client, lease, flow_run.id, owner)
             return False
 
-        taken = sum(await _side_by_side(take, flow_runs))
+        try:
+            taken = sum(await _side_by_side(take, flow_runs))
+        finally:
+            # What is left after a stumble, or because this one is told to stop, is left for everybody.
+            if claimed is not None:
+                await asyncio.shield(finish(client, claimed))
         if not lease.is_held:
             return False
-        if claimed is not None:
-            await finish(client, claimed)
         if taken:
             logger.info("Taken over from supervisor %s, which is gone: %d runs", owner, taken)
         return True
@@ -172,17 +190,24 @@ class Adoption:
         if state.is_cancelling():
             self._finish_cancelled(flow_run, lease)
             return True
-        if state.state_details.deployment_concurrency_lease_id:
-            # Gives its place within the limit back, and takes one anew.
-            await client.set_flow_run_state(run_id, Scheduled(name="Reattaching", message=f"left by {owner_of(owner)}"))
-            taken = await propose_state(client, taken_by(lease.id, lease.worker), run_id)
-            if taken.is_pending():
-                self._adopt(flow_run.model_copy(update={"state": taken}), lease)
-                return True
-            # Somebody else has the place by now; the container runs all the same, and somebody must look after it.
-        taken = taken_by(lease.id, lease.worker, again=True)
-        result: OrchestrationResult[Any] = await client.set_flow_run_state(run_id, taken, force=True)
+        place = await keep_place(client, flow_run)
+        pending = taken_by(lease.id, lease.worker, again=True)
+        pending.state_details.deployment_concurrency_lease_id = place
+        result: OrchestrationResult[Any] = await client.set_flow_run_state(run_id, pending, force=True)
+        if await self._was_overtaken(client, run_id, state):
+            return False
         self._adopt(flow_run.model_copy(update={"state": result.state}), lease)
+        return True
+
+    async def _was_overtaken(self, client: PrefectClient, run_id: UUID, read: State[Any]) -> bool:
+        """Whether somebody had changed a run between the look at it and taking it; then it is as they wanted it."""
+        states = sorted(await client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+        before = next((state for state in reversed(states[:-1])), read)
+        if before.id == read.id or not (before.is_final() or before.is_cancelling()):
+            return False
+        meant: State[Any] = State(type=before.type, name=before.name, message=before.message)
+        await client.set_flow_run_state(run_id, meant, force=True)
+        self.look_through_all()
         return True
 
     async def _owned(self, client: PrefectClient) -> list[FlowRun]:
@@ -248,6 +273,7 @@ async def _owner(client: PrefectClient, flow_run: FlowRun) -> _Owner | None:
 
 
 def _is_cancelled_since(flow_run: FlowRun, latest: datetime) -> bool:
-    """Whether a run that nobody ever took has been Cancelling for some time."""
+    """Whether a run that nobody ever took, no worker of another type either, has been Cancelling for some time."""
     state = flow_run.state
-    return state is not None and state.is_cancelling() and state.timestamp < latest
+    is_anyones = flow_run.infrastructure_pid is not None
+    return state is not None and state.is_cancelling() and state.timestamp < latest and not is_anyones

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from prefect.settings import get_current_settings
 
 from prefect_jobs.blocks.patience import Patience
 from prefect_jobs.deployments import worker_figures as figures
+from prefect_jobs.deployments.worker_lease import clock
 
 T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.worker")
@@ -42,7 +42,7 @@ class Gate:
 
     def __init__(self) -> None:
         # Before the lease is taken there are no runs.
-        self._until = time.monotonic() + _OPENING_SECONDS
+        self._until = clock() + _OPENING_SECONDS
         self._renewed = asyncio.Event()
         self._shut = False
         self._inside = 0
@@ -51,7 +51,7 @@ class Gate:
         self.quiet.set()
 
     def open_until(self, moment: float) -> None:
-        """Let pass until a moment of the monotonic clock, in seconds."""
+        """Let pass until a moment of the lease's clock, in seconds."""
         self._until = moment
         self._renewed.set()
 
@@ -61,7 +61,7 @@ class Gate:
 
     async def passed(self) -> None:
         """Wait until the lease is held."""
-        while self._shut or time.monotonic() > self._until:
+        while self._shut or clock() > self._until:
             self._renewed.clear()
             await self._renewed.wait()
 
@@ -135,6 +135,11 @@ class RunsClient(PrefectClient):
         self.slots: dict[UUID, UUID] = {}
         """Run: the lease of its place within its deployment's concurrency limit."""
         self._begun: dict[UUID, FlowRun] = {}
+
+    def forget(self, run_id: UUID) -> None:
+        """Keep nothing of a run that has ended."""
+        self.slots.pop(run_id, None)
+        self._begun.pop(run_id, None)
 
     def begin(self, flow_run: FlowRun) -> None:
         """Keep a run as it was when it was taken: what becomes of it when it begins is known without asking."""

@@ -43,7 +43,13 @@ class Flows:
                 "pipelines of prefect-jobs only; give the deployment a work pool of another type, such as process"
             )
         module, _, name = entrypoint.rpartition(".")
-        flow: Flow[..., Any] = getattr(import_module(module), name)
+        try:
+            flow: Flow[..., Any] = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise TemplateError(
+                f"this release has no flow {entrypoint!r}, which the run's deployment names: {error}; apply the job "
+                "with the release that the worker has"
+            ) from error
         return flow
 
 

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import httpx
 import psutil
 from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from prefect_jobs.model import Model
@@ -39,24 +40,25 @@ class Place(Model):
     boot: str
     """The machine's boot and the process' namespace of process ids."""
     pid: int
-    started: float
-    """When the process started, in seconds since 1970."""
+    started: int | None
+    """When the process started, in the kernel's ticks since the machine's start; None where that is not to be seen."""
 
     @classmethod
     def here(cls) -> Place:
         """The place of this process."""
-        me = psutil.Process()
-        return cls(host=socket.gethostname(), boot=_boot(), pid=me.pid, started=me.create_time())
+        pid = os.getpid()
+        return cls(host=socket.gethostname(), boot=_boot(), pid=pid, started=_started(pid))
 
     @property
     def is_dead(self) -> bool:
         """Whether the process is known to be gone; False where that cannot be seen from here."""
         if self.boot != _boot():
             return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) > 1.0
-        except psutil.NoSuchProcess:
+        if not psutil.pid_exists(self.pid):
             return True
+        # Its number may be another's by now.
+        started = _started(self.pid)
+        return None not in (started, self.started) and started != self.started
 
 
 class Holder(Model):
@@ -83,7 +85,7 @@ class Lease:
         self._holder = Holder(pool=pool, worker=worker, place=Place.here())
         self._variable: UUID | None = None
         self.held_until = 0.0
-        """Until when nobody else has given it up, by the monotonic clock."""
+        """Until when nobody else has given it up, by `clock`."""
 
     @property
     def worker(self) -> str:
@@ -93,7 +95,7 @@ class Lease:
     @property
     def is_held(self) -> bool:
         """Whether its supervisor may take runs and report of them."""
-        return time.monotonic() < self.held_until
+        return clock() < self.held_until
 
     async def take(self, client: PrefectClient) -> None:
         """Take or renew it.
@@ -102,7 +104,7 @@ class Lease:
             Lost: somebody has given it up meanwhile.
             httpx.HTTPError: the API does not answer.
         """
-        asked = time.monotonic()
+        asked = clock()
         if self._variable is None:
             self._variable = await _make(client, self.id, self._holder)
             if self._variable is None:
@@ -161,9 +163,22 @@ async def claim(client: PrefectClient, dead: str, lease: Seen | None, heir: str,
     What is returned is to be deleted with `finish` when they are taken over.
     """
     if lease is not None:
+        if not await _is_as_it_was(client, lease):
+            return None
         await _delete(client, lease.variable)
     holder = Holder(pool=pool, worker="", place=Place.here(), heir=heir)
     return await _make(client, dead, holder)
+
+
+async def _is_as_it_was(client: PrefectClient, lease: Seen) -> bool:
+    """Whether nobody has renewed a lease since it was read: its supervisor may have been silent, and not dead."""
+    try:
+        answer = await client.request("GET", "/variables/{id}", path_params={"id": lease.variable})
+    except (httpx.HTTPStatusError, ObjectNotFound) as error:
+        if isinstance(error, ObjectNotFound) or error.response.status_code == _NOT_FOUND:
+            return True
+        raise
+    return bool(answer.json()["value"] == lease.holder.model_dump(mode="json"))
 
 
 async def finish(client: PrefectClient, claimed: UUID) -> None:
@@ -191,6 +206,19 @@ async def _delete(client: PrefectClient, variable: UUID) -> None:
     except httpx.HTTPStatusError as error:
         if error.response.status_code != _NOT_FOUND:
             raise
+
+
+def clock() -> float:
+    """Seconds of a clock that goes on while the machine is suspended, as everybody else's does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _started(pid: int) -> int | None:
+    """When a process started (proc(5), /proc/pid/stat, field 22): no clock that somebody sets has a part in it."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 @cache

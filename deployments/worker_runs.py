@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
 from prefect_jobs.deployments.worker_flows import Flows
 from prefect_jobs.deployments.worker_heartbeats import Heartbeats
+from prefect_jobs.deployments.worker_places import renew_places
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import end_cancelled
 from prefect_jobs.flows.ending import Remains
@@ -47,7 +48,6 @@ _QUIET_SECONDS = 5.0
 # How long one step of the loop may be late before it is said.
 _LATE = 0.2
 _PROBE = 0.05
-_SLOT_SECONDS, _RENEW_EVERY = 300.0, 60.0
 
 
 class Runs:
@@ -56,7 +56,7 @@ class Runs:
     All methods but those that begin with an underscore are called from another thread than the runs'.
     """
 
-    def __init__(self, owner: str, ended: Callable[[UUID], None]) -> None:
+    def __init__(self, owner: str, ended: Callable[[UUID], None], context: Context) -> None:
         self.owner = owner
         self._ended = ended
         self._gate = Gate()
@@ -64,7 +64,7 @@ class Runs:
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._open = threading.Event()
         self._left = asyncio.Event()
-        self._context = copy_context()
+        self._context = context.copy()
         self._client: RunsClient | None = None
         self._flows = Flows()
         self._frozen = threading.Event()
@@ -94,7 +94,10 @@ class Runs:
         self._loop.call_soon_threadsafe(self._gate.open_until, moment)
 
     def abandon(self) -> None:
-        """Leave all runs as they are, for another supervisor: nothing of them is reported from here any more."""
+        """Leave all runs as they are, for another supervisor: nothing of them is reported from here any more.
+
+        Their thread and what they hold stay until the process ends.
+        """
         asyncio.run_coroutine_threadsafe(self._freeze(), self._loop)
         self._frozen.wait(_OPEN_SECONDS)
         # It is meant to stand still.
@@ -104,11 +107,6 @@ class Runs:
         """End the thread; its runs have ended before."""
         self._loop.call_soon_threadsafe(self._left.set)
         self._thread.join(_OPEN_SECONDS)
-
-    @property
-    def active(self) -> set[UUID]:
-        """The runs at work now."""
-        return set(self._tasks)
 
     def _do(self, run_id: UUID, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         def start() -> None:
@@ -144,20 +142,22 @@ class Runs:
                     asyncio.create_task(work, name=f"prefect-jobs: {name}")
                     for name, work in (
                         ("lag of the runs' loop", self._probe()),
-                        ("places within limits", self._keep_places()),
+                        ("places within limits", renew_places(self._client, self._client.slots)),
                         ("heartbeats of runs", self._heartbeats.beat(self._client)),
                     )
                 ]
                 self._open.set()
                 await self._left.wait()
                 for task in beside:
+                    if task.done() and (error := task.exception()):
+                        logger.error("%s ended by an error of the worker: %r", task.get_name(), error)
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
 
     def _forget(self, run_id: UUID, task: asyncio.Task[None]) -> None:
         del self._tasks[run_id]
         assert self._client is not None
-        self._client.slots.pop(run_id, None)
+        self._client.forget(run_id)
         self._heartbeats.end(run_id)
         figures.ACTIVE.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()):
@@ -184,9 +184,10 @@ class Runs:
             ended: Any = await run_flow(flow, flow_run=handed, return_type="state")  # type: ignore[misc]
         except (Abort, Pause) as refused:
             logger.info("Run %s was not begun: %s", flow_run.id, refused)
-            state = (await run_now(client, flow_run.id)).state
-            if state is not None and state.is_cancelling():
-                await self._finish(flow_run)
+            with suppress(ObjectNotFound):
+                state = (await run_now(client, flow_run.id)).state
+                if state is not None and state.is_cancelling():
+                    await self._finish(flow_run)
             return
         except ObjectNotFound:
             logger.info("Run %s was deleted", flow_run.id)
@@ -219,25 +220,6 @@ class Runs:
             figures.LOOP_LAG.set(worst)
             if lag > _LATE:
                 logger.debug("The runs' event loop was blocked for %.3f s", lag)
-
-    async def _keep_places(self) -> None:
-        """Renew the places of runs within the concurrency limits of their deployments; Prefect frees them otherwise."""
-        client = self._client
-        assert client is not None
-        renewed: dict[UUID, float] = {}
-        while True:
-            await asyncio.sleep(1.0)
-            now = time.monotonic()
-            renewed = {lease: at for lease, at in renewed.items() if lease in client.slots.values()}
-            for run_id, lease in list(client.slots.items()):
-                if now - renewed.get(lease, -_RENEW_EVERY) < _RENEW_EVERY:
-                    continue
-                try:
-                    await client.renew_concurrency_lease(lease, _SLOT_SECONDS)
-                    renewed[lease] = now
-                except Exception as error:
-                    client.slots.pop(run_id, None)
-                    logger.warning("Run %s has lost its place within its limit, and goes on: %r", run_id, error)
 
 
 def _count_start(flow_run: FlowRun, attempt: int) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -15,14 +16,21 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
 from prefect_jobs.deployments import worker_figures as figures
-from prefect_jobs.deployments.worker_adoption import Adoption, owner_of
-from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost
+from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
+from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost, clock
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist
 
@@ -32,6 +40,7 @@ _RENEW_SECONDS = 3.0
 _LOOK_SECONDS = 4.0
 _ANSWER_SECONDS = 8.0
 _CLAIM_SECONDS = 300.0
+_PAGE = 200
 
 
 def handed_back() -> State[Any]:
@@ -64,9 +73,12 @@ class Supervisor:
         self.looked = asyncio.Event()
         """Set when the runs that were left before are taken over."""
         self._some_ended = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._away = False
-        self._held_since = time.monotonic()
-        figures.LEASE_AGE.set_function(lambda: time.monotonic() - self._held_since)
+        self._held_since = clock()
+        figures.LEASE_AGE.set_function(lambda: clock() - self._held_since)
+        # As it is now: those of a later life are begun in the middle of something else.
+        self._context = copy_context()
         self._loop = asyncio.get_running_loop()
         self._services: list[asyncio.Task[None]] = []
         self._begin_life()
@@ -84,7 +96,7 @@ class Supervisor:
     def _begin_life(self) -> None:
         self._lease = Lease(self._pool, self._worker)
         self._adoption = Adoption(self._pool, self.mine.__contains__, self._adopt, self._finish)
-        self._runs = Runs(owner_of(self._lease.id, self._worker), self._forget)
+        self._runs = Runs(owner_of(self._lease.id, self._worker), self._forget, self._context)
         self._runs.start()
 
     def open(self) -> None:
@@ -104,12 +116,22 @@ class Supervisor:
         self._runs.begin(flow_run)
         return True
 
+    def look_through_all(self) -> None:
+        """See soon whether a run was left in the middle."""
+        self._adoption.look_through_all()
+
     async def stop(self, how: OnStop, client: PrefectClient) -> None:
         """Let go of the runs, as asked."""
-        # Who stops takes nothing more over.
+        # Who stops takes nothing more over; what it has begun to take over it takes.
         looking = self._services.pop()
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS), self._looking:
+                pass
+        except TimeoutError:
+            pass
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
         try:
             if how is OnStop.CANCEL:
                 logger.info("Cancelling %d runs", len(self.mine))
@@ -117,15 +139,15 @@ class Supervisor:
             if how is not OnStop.DETACH:
                 await self.drained()
         finally:
-            for service in self._services:
-                service.cancel()
-            await asyncio.gather(*self._services, return_exceptions=True)
             if self.mine:
                 await asyncio.to_thread(self._runs.abandon)
                 await self._hand_back(client)
                 logger.info("%d runs go on alone until the pool's next worker takes them over", len(self.mine))
             else:
                 await asyncio.to_thread(self._runs.close)
+            for service in self._services:
+                service.cancel()
+            await asyncio.gather(*self._services, return_exceptions=True)
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     await self._lease.give_back(client)
@@ -148,18 +170,27 @@ class Supervisor:
         await self._some_ended.wait()
 
     async def _hand_back(self, client: PrefectClient) -> None:
-        """Let every worker of the pool have what was taken and has not begun."""
-        for run_id in set(self.mine):
-            try:
+        """Let every worker of the pool have what was taken and has never begun, as long as it is this one's to give."""
+        taken = taken_by(self._lease.id, self._worker).message
+        mine = list(self.mine)
+        try:
+            for start in range(0, len(mine), _PAGE):
+                chosen = FlowRunFilter(
+                    id=FlowRunFilterId(any_=mine[start : start + _PAGE]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+                )
+                sort = FlowRunSort.EXPECTED_START_TIME_ASC
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    state = (await client.read_flow_run(run_id)).state
-                    if state is not None and state.is_pending():
-                        await client.set_flow_run_state(run_id, handed_back())
-                        self.mine.discard(run_id)
-            except ObjectNotFound:
-                self.mine.discard(run_id)
-            except (httpx.HTTPError, TimeoutError):
-                return
+                    pending = await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=_PAGE)
+                for flow_run in pending:
+                    said = flow_run.state.message if flow_run.state is not None else None
+                    if said != taken or flow_run.run_count or not self._lease.is_held:
+                        continue
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        await client.set_flow_run_state(flow_run.id, handed_back())
+                    self.mine.discard(flow_run.id)
+        except (httpx.HTTPError, TimeoutError) as error:
+            logger.debug("What was not begun could not be handed back, and is taken over: %r", error)
 
     # -- the lease
 
@@ -191,6 +222,7 @@ class Supervisor:
             self.held.clear()
             await asyncio.to_thread(self._runs.abandon)
             self.mine.clear()
+            self._some_ended.set()
             self._begin_life()
             return
         except BaseException:
@@ -205,7 +237,7 @@ class Supervisor:
         await self.held.wait()
         if not self._lease.is_held:  # This process stood still, or was cut off, and does not know yet what it missed.
             return
-        async with asyncio.timeout(_CLAIM_SECONDS):
+        async with self._looking, asyncio.timeout(_CLAIM_SECONDS):
             await self._adoption.look(client, self._lease)
         self.looked.set()
 

@@ -105,7 +105,7 @@ async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_anothe
         (Process(), "tcp://engine.example.org:2376", True),
         (Docker(), "", True),
         (Docker(), "unix:///run/docker.sock", True),
-        (Docker(), "tcp://engine.example.org:2376", False),
+        (Docker(), "tcp://engine.example.org:2376", True),
         (Docker(host=DockerHost(base_url="unix:///run/docker.sock")), "tcp://engine.example.org:2376", True),
         (Docker(host=DockerHost(base_url="tcp://engine.example.org:2376")), "", False),
         (Docker(host=DockerHost(base_url="tcp://127.0.0.1:2376")), "", True),

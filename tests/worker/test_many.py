@@ -47,7 +47,8 @@ async def states_of(runs: list[JobRun]) -> Counter[str]:
         for start in range(0, len(runs), 100):
             chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs[start : start + 100]]))
             sort = FlowRunSort.EXPECTED_START_TIME_ASC
-            states.update(run.state_name for run in await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=100))
+            page = await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=100)
+            states.update(str(run.state_name) for run in page)
     return states
 
 
