@@ -20,7 +20,7 @@ from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, Watch
 from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.docker_usage import Usage
-from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until
+from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until, may_start
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
@@ -91,6 +91,7 @@ class DockerEngine(Engine):
         for mount in spec.mounts:
             if not mount.is_host_folder:
                 await self._claim_volume(mount.source)
+        await may_start()
         try:
             return await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
         except aiodocker.DockerError as error:
@@ -128,6 +129,7 @@ class DockerEngine(Engine):
         assert spec.image is not None
         try:
             async with docker_secrets.in_place(self.client, container, spec.image, identity, files):
+                await may_start()
                 await container.start()
         except aiodocker.DockerError as error:
             code = (await container.show())["State"]["ExitCode"]

@@ -7,7 +7,8 @@ outcome means for a run, retries anything on the job's behalf, or talks to Prefe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -22,6 +23,19 @@ Tell = Callable[[str], None]
 
 LONGEST_LINE = 1 << 20
 """How many bytes of a line are held; a longer line comes as several of this length, and what is left over."""
+
+
+FENCE: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("prefect_jobs_fence", default=None)
+"""What whoever starts a container waits for just before, within a run's context."""
+
+
+async def may_start() -> None:
+    """Wait until a container may be started; for ever, where its run has become another's in the meantime.
+
+    An engine's unique names keep two from starting the same attempt, but only until its container is removed.
+    """
+    if (passed := FENCE.get()) is not None:
+        await passed()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect_jobs.blocks import shim
-from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell, kept_until
+from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell, kept_until, may_start
 from prefect_jobs.blocks.process_container import ProcessContainer, end_in
 from prefect_jobs.blocks.process_remains import kill_remains
 from prefect_jobs.errors import InfrastructureError
@@ -60,6 +60,7 @@ class ProcessEngine(Engine):
         folders = RunFolders(self.block.folder, identity.run_id)
         folder = folders.attempt(identity.attempt)
         request = await asyncio.to_thread(self._prepare, spec, identity, secrets, folders)
+        await may_start()
         if not (folder / "exit.json").exists():
             await _start_shim(folder, request)
         return ProcessContainer(folder, identity)

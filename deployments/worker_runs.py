@@ -27,6 +27,7 @@ from prefect.settings import (
 )
 from prefect.states import Crashed
 
+from prefect_jobs.blocks.engine import FENCE
 from prefect_jobs.blocks.sharing import holding
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
@@ -177,6 +178,7 @@ class Runs:
             return
         self._heartbeats.begin(flow_run, flow.name)
         STARTED.set(partial(_count_start, flow_run))
+        FENCE.set(self._gate.passed)
         # With its deployment the engine starts a thread, an event loop and a websocket for each run.
         client.begin(flow_run)
         handed = flow_run.model_copy(update={"deployment_id": None})

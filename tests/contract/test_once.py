@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from bench import Bench, first_line, read
 from hosts import Host, processes_with
 
+from prefect_jobs.blocks.engine import FENCE
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import Identity
 
@@ -199,3 +200,22 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_nothing_is_started_for_whoever_may_not_yet_and_all_is_once_they_may(bench: Bench) -> None:
+    passed, asked = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        asked.set()
+        await passed.wait()
+
+    FENCE.set(wait)
+    identity = bench.identity()
+    launching = asyncio.create_task(bench.launch(bench.sh(COUNTING), identity))
+    await asked.wait()
+    await asyncio.sleep(1.0)
+    assert not launching.done()
+    assert not any(each.running for each in await bench.engine.containers() if each.run_id == identity.run_id)
+    passed.set()
+    ended = await bench.end_of(await launching)
+    assert (ended.outcome.exit_code, ended.texts) == (0, ["started"])

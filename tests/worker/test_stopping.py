@@ -95,6 +95,21 @@ async def test_a_worker_that_waits_leaves_its_runs_when_it_is_told_once_more(
     assert await lines_of(runs) == [COUNTING.expected] * 2
 
 
+async def test_a_worker_that_waits_ends_though_another_has_taken_its_runs_over(
+    start_worker: StartWorker, pool: str, busybox: str
+) -> None:
+    worker = await start_worker(**{ON_STOP: "wait"})
+    await with_runs(pool, Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command))
+    other = await start_worker()
+    worker.signal(signal.SIGTERM)
+    await asyncio.sleep(1)
+    worker.signal(signal.SIGSTOP)
+    await other.says("Taken over from supervisor", 30)
+    worker.signal(signal.SIGCONT)
+    assert await worker.ended(20) == 0
+    assert "has given this one up" in worker.said
+
+
 async def test_a_worker_that_cancels_ends_when_nothing_of_its_runs_is_left(
     start_worker: StartWorker, pool: str, busybox: str
 ) -> None:
