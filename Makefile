@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/uv/bin/uv)
 STAMP := $(VENV)/.synced
+# For what the tests call by name.
+export PATH := $(PATH):$(abspath $(dir $(UV)))
 TESTS ?=
 # Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
 RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)

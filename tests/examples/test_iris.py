@@ -125,7 +125,7 @@ def test_the_example_knows_nothing_of_prefect() -> None:
         assert not [line for line in lines if "import prefect" in line or line.startswith("prefect")]
 
 
-def test_a_wheel_holds_the_example(tmp_path: Path) -> None:
+def test_a_wheel_holds_the_examples(tmp_path: Path) -> None:
     root = tmp_path / "project"
     others = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "__pycache__")
     shutil.copytree(FOLDER.parents[1], root, symlinks=True, ignore=others)
@@ -135,5 +135,8 @@ def test_a_wheel_holds_the_example(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if "/examples/" in name}
     assert held == {
-        f"prefect_jobs/examples/iris/{file.name}": file.read_bytes() for file in FOLDER.iterdir() if file.is_file()
+        f"prefect_jobs/examples/{folder.name}/{file.name}": file.read_bytes()
+        for folder in (FOLDER, FOLDER.parent / "worker")
+        for file in folder.iterdir()
+        if file.is_file()
     }
