@@ -210,12 +210,15 @@ async def test_nothing_is_started_for_whoever_may_not_yet_and_all_is_once_they_m
         await passed.wait()
 
     FENCE.set(wait)
-    identity = bench.identity()
-    launching = asyncio.create_task(bench.launch(bench.sh(COUNTING), identity))
+    mark, identity = uuid4().hex, bench.identity()
+    script = COUNTING + "sleep 2"
+    launching = asyncio.create_task(bench.launch(bench.spec("sh", "-c", script, mark), identity))
     await asked.wait()
     await asyncio.sleep(1.0)
     assert not launching.done()
-    assert not any(each.running for each in await bench.engine.containers() if each.run_id == identity.run_id)
+    assert processes_with(mark) == []
     passed.set()
-    ended = await bench.end_of(await launching)
-    assert (ended.outcome.exit_code, ended.texts) == (0, ["started"])
+    container = await launching
+    assert await first_line(container) == "started"
+    assert processes_with(mark)
+    assert (await bench.end_of(container)).texts == ["started"]
