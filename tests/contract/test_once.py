@@ -211,7 +211,7 @@ async def test_nothing_is_started_for_whoever_may_not_yet_and_all_is_once_they_m
 
     FENCE.set(wait)
     mark, identity = uuid4().hex, bench.identity()
-    script = COUNTING + "sleep 2"
+    script = COUNTING + "sleep 2; true"
     launching = asyncio.create_task(bench.launch(bench.spec("sh", "-c", script, mark), identity))
     await asked.wait()
     await asyncio.sleep(1.0)
