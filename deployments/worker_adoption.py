@@ -202,7 +202,7 @@ class Adoption:
     async def _was_overtaken(self, client: PrefectClient, run_id: UUID, read: State[Any]) -> bool:
         """Whether somebody had changed a run between the look at it and taking it; then it is as they wanted it."""
         states = sorted(await client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
-        before = next((state for state in reversed(states[:-1])), read)
+        before = states[-2] if len(states) > 1 else read
         if before.id == read.id or not (before.is_final() or before.is_cancelling()):
             return False
         meant: State[Any] = State(type=before.type, name=before.name, message=before.message)

@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from ports import free_port
 from session import once, start_for_session
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State
 
     from prefect_jobs.deployments.runs import JobRun
@@ -71,20 +71,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def prefect_api() -> str:
     """The URL of the session's Prefect server."""
+    from servers import answers
+
     url = os.environ["PREFECT_API_URL"]
-
-    def answers() -> bool:
-        with suppress(OSError):
-            return bool(urllib.request.urlopen(f"{url}/health", timeout=2).status == 200)
-        return False
-
     with once("server") as first:
         if first:
             port = url.rpartition(":")[2].removesuffix("/api")
             prefect = str(Path(sys.executable).with_name("prefect"))
             start_for_session("server", prefect, "server", "start", "--host", "127.0.0.1", "--port", port)
-            wait_until(answers, 90, "the Prefect server")
+            wait_until(lambda: answers(url), 90, "the Prefect server")
     return url
+
+
+@pytest.fixture
+async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
+    """A client of the session's Prefect server."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

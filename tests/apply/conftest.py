@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 
 from prefect_jobs import Job
 from prefect_jobs.deployments.runs import read_job
-
-
-@pytest.fixture
-async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
-    """A client of the session's Prefect server."""
-    async with get_client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -6,17 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 
 from prefect_jobs import Job
 from prefect_jobs.flows.job import FLOW_NAME
-
-
-@pytest.fixture
-async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
-    """A client of the session's Prefect server."""
-    async with get_client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -5,22 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import PrefectClient, get_client
 from reach import BIN, Answer, Cli, Command
 
 from prefect_jobs.deployments.cli import app
-
-
-@pytest.fixture
-async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
-    """A client of the session's Prefect server."""
-    async with get_client() as client:
-        yield client
 
 
 @pytest.fixture

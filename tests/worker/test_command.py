@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from jobs_worker import worker
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
@@ -19,13 +18,6 @@ from reach import BIN, ended, first_line, lines
 from prefect_jobs import Job, JobRun
 
 LONG = ["sh", "-c", "echo up; sleep 300"]
-
-
-@pytest.fixture
-async def api(prefect_api: str) -> AsyncIterator[PrefectClient]:
-    """A client of the session's Prefect server."""
-    async with get_client() as client:
-        yield client
 
 
 @pytest.fixture
