@@ -11,6 +11,7 @@ from collections import Counter
 
 import httpx
 import psutil
+import pytest
 from looks import all_ended
 from ports import free_port
 from prefect.client.orchestration import get_client
@@ -60,6 +61,7 @@ async def figure(port: int, name: str) -> float:
     return float(found[0]) if found else 0.0
 
 
+@pytest.mark.timeout(0)
 async def test_many_runs_at_once_cost_little_each_and_hold_nobody_up(
     start_worker: StartWorker, pool: str, busybox: str
 ) -> None:
