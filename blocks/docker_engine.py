@@ -8,12 +8,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import aiodocker
 
-from prefect_jobs.blocks import docker_logs, docker_secrets
+from prefect_jobs.blocks import docker_files, docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, Watch, shared_connection
@@ -21,6 +22,7 @@ from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
 from prefect_jobs.blocks.docker_images import Images
 from prefect_jobs.blocks.docker_usage import Usage
 from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until, may_start
+from prefect_jobs.blocks.files import NOTHING_STAGED, Folder, Left, Staged
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
@@ -56,14 +58,19 @@ class DockerEngine(Engine):
         return await self.images.pin(image, pull_policy)
 
     async def launch(
-        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+        self,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        tell: Tell,
+        staged: Staged = NOTHING_STAGED,
     ) -> Container:
         """Create and start the container of an attempt, or attach to it."""
         assert spec.image is not None
         async for _ in delays():
             try:
                 container = await self._create(spec, identity, secrets, tell)
-                await self._start(container, spec, identity, secrets)
+                await self._start(container, spec, identity, secrets, staged)
                 break
             except AWAY as error:
                 tell(f"The Docker engine does not answer, trying again: {error!r}")
@@ -118,11 +125,13 @@ class DockerEngine(Engine):
         spec: ContainerSpec,
         identity: Identity,
         secrets: Mapping[str, str],
+        staged: Staged,
     ) -> None:
         """Start the container if it never was: the engine starts what has ended as gladly as what is new."""
         if not _is_new(await container.show()):
             return
         await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
+        await docker_files.put(self.client, container.id, staged)
         if not _is_new(await container.show()):
             return
         files = spec.secret_contents(secrets)
@@ -279,6 +288,10 @@ class DockerContainer(Container):
         path = f"containers/{self.id}/stop"
         async with request(self.connection.client, "POST", path, params={"t": str(seconds)}) as response:
             return response.status != 304
+
+    async def left(self, folder: Folder, spool: Path, only: str | None = None) -> Left:
+        """Copied out of the container through the engine's API."""
+        return await docker_files.fetch(self.connection.client, self.id, folder, only, spool)
 
     async def remove(self) -> None:
         """Remove the container with its anonymous volumes."""

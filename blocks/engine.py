@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from prefect_jobs.blocks.files import NOTHING_STAGED, Folder, Left, Staged
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
@@ -113,6 +115,18 @@ class Container(ABC):
         """Send SIGTERM, then SIGKILL after the grace period; return when it no longer runs."""
 
     @abstractmethod
+    async def left(self, folder: Folder, spool: Path, only: str | None = None) -> Left:
+        """What it left in one of its folders, asked when it has ended; ``only`` one file, by its name below the folder.
+
+        ``spool`` is a folder of this machine that may be filled for that, and that is emptied first. Nothing outside
+        of the container's folder is ever read, wherever a link there leads. Nothing is there of a container that is
+        gone.
+
+        Raises:
+            InfrastructureError: there is no room for it on this machine.
+        """
+
+    @abstractmethod
     async def remove(self) -> None:
         """Remove what the attempt left on the engine, killing it first if it runs. Removing twice is no error."""
 
@@ -131,13 +145,19 @@ class Engine(ABC):
 
     @abstractmethod
     async def launch(
-        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+        self,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        tell: Tell,
+        staged: Staged = NOTHING_STAGED,
     ) -> Container:
         """Start the container of an attempt, or attach to the one that is there already.
 
         Calling it twice, from two processes, after any crash, never makes two. ``secrets`` are the values of
         ``spec.secrets``, which appear nowhere else: environment variables, or files that only the container's user may
-        read, which are there when it starts and gone when it has ended.
+        read, which are there when it starts and gone when it has ended. What is ``staged`` is in its folders when it
+        starts; the engine may move it there.
 
         Raises:
             ImageUnavailable: the image cannot be had; trying again does not help.

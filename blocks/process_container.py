@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_jobs.blocks.engine import Container, LogLine, Stream
+from prefect_jobs.blocks.files import Folder, Left, left_in
 from prefect_jobs.blocks.moments import Moments
 from prefect_jobs.blocks.process_remains import kill_remains, started
 from prefect_jobs.outcome import Outcome, Reason, signal_words
@@ -134,6 +135,11 @@ class ProcessContainer(Container):
                         break
         if not (self.folder / "exit.json").exists():
             await asyncio.to_thread(kill_remains, self.folder)
+
+    async def left(self, folder: Folder, spool: Path, only: str | None = None) -> Left:
+        """Where it is."""
+        place = self.folder.parent / folder if folder == "checkpoint" else self.folder / "data" / folder
+        return await asyncio.to_thread(left_in, place, only)
 
     async def remove(self) -> None:
         """Kill the process if it still runs, and remove the attempt's folder."""

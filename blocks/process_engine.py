@@ -19,6 +19,7 @@ from uuid import UUID
 
 from prefect_jobs.blocks import shim
 from prefect_jobs.blocks.engine import LONGEST_LINE, Container, Engine, Found, Tell, kept_until, may_start
+from prefect_jobs.blocks.files import NOTHING_STAGED, Staged
 from prefect_jobs.blocks.process_container import ProcessContainer, end_in
 from prefect_jobs.blocks.process_remains import kill_remains
 from prefect_jobs.errors import InfrastructureError
@@ -54,19 +55,29 @@ class ProcessEngine(Engine):
         return None
 
     async def launch(
-        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
+        self,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        tell: Tell,
+        staged: Staged = NOTHING_STAGED,
     ) -> Container:
         """Start the process of an attempt behind its shim, or attach to the one that is there."""
         folders = RunFolders(self.block.folder, identity.run_id)
         folder = folders.attempt(identity.attempt)
-        request = await asyncio.to_thread(self._prepare, spec, identity, secrets, folders)
+        request = await asyncio.to_thread(self._prepare, spec, identity, secrets, folders, staged)
         await may_start()
         if not (folder / "exit.json").exists():
             await _start_shim(folder, request)
         return ProcessContainer(folder, identity)
 
     def _prepare(
-        self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], folders: RunFolders
+        self,
+        spec: ContainerSpec,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        folders: RunFolders,
+        staged: Staged,
     ) -> dict[str, Any]:
         """Make the folders of an attempt, where it has none yet, and the shim's request."""
         assert spec.command is not None
@@ -84,6 +95,8 @@ class ProcessEngine(Engine):
                 for path in (work, *map(Path, (places.input, places.output, places.checkpoint, *volumes.values()))):
                     path.mkdir(parents=True, exist_ok=True)
                 self._copy_workspace(work)
+                for name, source in staged.items():
+                    _move_into(source, Path(getattr(places, name)))
                 shim.write_whole(str(folders.mark), {"installation": identity.installation})
                 mark = {"job": identity.job, "attempt": identity.attempt, "installation": identity.installation}
                 mark |= {"supervisor": identity.supervisor, "keep_seconds": spec.keep_seconds}
@@ -155,6 +168,17 @@ class ProcessEngine(Engine):
                 kill_remains(attempt)
         if not any(found.is_kept for attempt in attempts if (found := _found(attempt)) is not None):
             shutil.rmtree(run, ignore_errors=True)
+
+
+def _move_into(source: Path, folder: Path) -> None:
+    """Move all that is in a folder into another one."""
+    try:
+        for path in source.iterdir():
+            shutil.move(path, folder / path.name)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the files of an attempt cannot be put into {str(folder)!r}: {error}; make room there"
+        ) from error
 
 
 def _found(folder: Path) -> Found | None:

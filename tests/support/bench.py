@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect_jobs.blocks.engine import Container, Engine, LogLine
+from prefect_jobs.blocks.files import NOTHING_STAGED, Staged
 from prefect_jobs.blocks.infrastructure import Infrastructure
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity
@@ -55,10 +56,14 @@ class Bench:
         return self.spec("sh", "-c", script, **fields)
 
     async def launch(
-        self, spec: ContainerSpec, identity: Identity | None = None, secrets: Mapping[str, str] | None = None
+        self,
+        spec: ContainerSpec,
+        identity: Identity | None = None,
+        secrets: Mapping[str, str] | None = None,
+        staged: Staged = NOTHING_STAGED,
     ) -> Container:
         """Launch an attempt: the first of a new run where none is given."""
-        return await self.engine.launch(spec, identity or self.identity(), secrets or {}, self.told.append)
+        return await self.engine.launch(spec, identity or self.identity(), secrets or {}, self.told.append, staged)
 
     async def run(
         self, spec: ContainerSpec, identity: Identity | None = None, secrets: Mapping[str, str] | None = None

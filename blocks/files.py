@@ -1,0 +1,126 @@
+"""Files in and out of an attempt: what it is to find in its folders, and what it left there that may be taken."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Folder = Literal["input", "output", "checkpoint"]
+"""One of the folders of the container contract (see `prefect_jobs.spec.Places`)."""
+
+Staged = Mapping[Folder, Path]
+"""Folders of this machine whose content an attempt is to find in its own when it starts."""
+NOTHING_STAGED: Staged = {}
+
+# Object stores take keys of 1024 bytes, and a key has more than a file's name.
+_LONGEST_NAME = 768
+_MOST_LINKS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an attempt left in one of its folders."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    """Name below the folder, with forward slashes: the file of this machine that holds it now."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Name: why it was not taken."""
+
+
+def problem_with_name(name: str) -> str | None:
+    """Why a file of this name is not taken; None where nothing speaks against it."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+        return "its name has control characters"
+    if size > _LONGEST_NAME:
+        return f"its name is longer than {_LONGEST_NAME} bytes"
+    if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
+        return "its name would leave the folder"
+    return None
+
+
+def shown(name: str) -> str:
+    """A name as it can be written down, whatever bytes it has."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def target_of(name: str, links: Mapping[str, str], root: str) -> str | None:
+    """The name below a folder that a link leads to, through other links; None where it leaves the folder.
+
+    ``links`` are the folder's links by name, ``root`` is the folder's own path as the links see it.
+    """
+    for _ in range(_MOST_LINKS):
+        for end in _heads(name):
+            if (target := links.get(end)) is None:
+                continue
+            path = posixpath.normpath(posixpath.join(root, posixpath.dirname(end), target))
+            if not path.startswith(f"{root}/"):
+                return None
+            name = path[len(root) + 1 :] + name[len(end) :]
+            break
+        else:
+            return name
+    return None
+
+
+def _heads(name: str) -> Iterator[str]:
+    """``a``, ``a/b`` and ``a/b/c`` of ``a/b/c``."""
+    parts = name.split("/")
+    return ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+
+def left_in(folder: Path, only: str | None = None) -> Left:
+    """What is in a folder of this machine; ``only`` one file of it, by name.
+
+    A link to a file below the folder stands for the file; nothing outside is ever looked at.
+    """
+    left, links = Left(), dict[str, str]()
+    if folder.is_symlink() or not folder.is_dir():
+        return left
+    for path, name in _walked(folder) if only is None else [(folder / only, only)]:
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if problem := problem_with_name(name):
+            left.skipped[shown(name)] = problem
+        elif stat.S_ISLNK(mode):
+            links[name] = os.readlink(path)
+        elif not stat.S_ISREG(mode):
+            left.skipped[name] = "it is neither a file nor a folder"
+        elif not os.access(path, os.R_OK):
+            left.skipped[name] = "it cannot be read"
+        else:
+            left.files[name] = path
+    resolve(left, links, str(folder))
+    return left
+
+
+def resolve(left: Left, links: Mapping[str, str], root: str) -> None:
+    """Take each link that leads to a file that is taken; the others are skipped."""
+    files = dict(left.files)
+    for name in links:
+        target = target_of(name, links, root)
+        if target is not None and target in files:
+            left.files[name] = files[target]
+        else:
+            left.skipped[name] = "it is a link out of the folder" if target is None else "it is a link to no file"
+
+
+def _walked(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Everything below a folder but folders, with its name."""
+    for parent, folders, files in os.walk(folder):
+        inner = Path(parent)
+        links = [name for name in folders if (inner / name).is_symlink()]
+        for name in sorted([*files, *links]):
+            path = inner / name
+            yield path, path.relative_to(folder).as_posix()
