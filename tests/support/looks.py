@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State
-from prefect.client.schemas.sorting import TaskRunSort
-from reach import ended, lines
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from reach import lines, until
 
 from prefect_jobs import JobRun
 
@@ -35,9 +34,31 @@ async def task_runs_of(run_id: UUID) -> Counter[tuple[str, str | None]]:
     )
 
 
-async def all_ended(runs: Iterable[JobRun], seconds: float) -> None:
+async def now(runs: Iterable[JobRun]) -> list[FlowRun]:
+    """The runs as they are now, with a request for every hundred: who looks on must not be a load."""
+    ids, found = [run.id for run in runs], list[FlowRun]()
+    async with get_client() as client:
+        for start in range(0, len(ids), 100):
+            chosen = FlowRunFilter(id=FlowRunFilterId(any_=ids[start : start + 100]))
+            sort = FlowRunSort.EXPECTED_START_TIME_ASC
+            found += await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=100)
+    return found
+
+
+async def all_are(runs: Collection[JobRun], what: Callable[[FlowRun], bool], seconds: float, words: str) -> None:
+    """Wait until something is true of every run."""
+
+    async def is_so() -> bool:
+        return sum(map(what, await now(runs))) == len(runs)
+
+    await until(is_so, seconds, words)
+
+
+async def all_ended(runs: Collection[JobRun], seconds: float) -> None:
     """Wait until all runs have ended, each looked at in the end."""
-    await asyncio.gather(*(ended(run, seconds) for run in runs))
+    await all_are(runs, lambda run: run.state is not None and run.state.is_final(), seconds, "the end of all runs")
+    for run in runs:
+        await run.refresh()
 
 
 async def lines_of(runs: Iterable[JobRun]) -> list[list[str]]:

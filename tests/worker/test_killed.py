@@ -12,8 +12,9 @@ from collections import Counter
 
 import pytest
 from counting import Counting, container_starts
-from looks import all_ended, lines_of, states_of, task_runs_of
-from reach import containers_of, lines, until
+from looks import all_are, all_ended, lines_of, now, states_of, task_runs_of
+from prefect.client.schemas.objects import FlowRun
+from reach import containers_of, first_line, until
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
@@ -24,22 +25,26 @@ COUNTING = Counting(lines=40 + 2 * RUNS, pause=0.5, exit_code=3)
 ADOPTION_SECONDS = 30.0
 
 
+def is_running(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_running()
+
+
 async def begun(runs: list[JobRun]) -> None:
-    """Wait until each container has written a line."""
+    """Wait until each container writes."""
+    await all_are(runs, is_running, 60 + 2 * len(runs), "all runs begun")
+    await asyncio.gather(*map(first_line, runs[-3:]))
 
-    async def all_write() -> bool:
-        return all([await lines(run) for run in runs])
+    async def all_there() -> bool:
+        return all([await asyncio.to_thread(containers_of, run.id) for run in runs])
 
-    await until(all_write, 60 + 2 * len(runs), "the first lines of all containers")
+    await until(all_there, 60, "all containers")
 
 
 async def adopted(runs: list[JobRun], since: float) -> float:
     """Seconds until all runs have been taken over and are Running again."""
-
-    async def all_again() -> bool:
-        return all([sum(state.is_running() for state in await states_of(run.id)) >= 2 for run in runs])
-
-    await until(all_again, ADOPTION_SECONDS + RUNS, "all runs taken over")
+    await all_are(
+        runs, lambda run: is_running(run) and run.run_count >= 2, ADOPTION_SECONDS + RUNS, "all runs taken over"
+    )
     return time.monotonic() - since
 
 
@@ -88,20 +93,20 @@ async def test_of_two_workers_side_by_side_one_takes_over_the_runs_of_the_other_
     async with container_starts(pool) as starts:
         runs = list(await asyncio.gather(*(job.run() for _ in range(RUNS))))
         await begun(runs)
-        owners = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
+        owners = {run.id: run.infrastructure_pid for run in await now(runs)}
         shares = Counter(owners.values())
         assert sorted(shares.values()) == [half, RUNS - half]
         killed = time.monotonic()
         await dying.kill()
 
-        async def some_are_taken_over() -> bool:
-            now = {run: (await run.refresh()).flow_run.infrastructure_pid for run in runs}
-            return len(set(now.values())) == 1
+        async def one_has_all() -> bool:
+            return len({run.infrastructure_pid for run in await now(runs)}) == 1
 
-        await until(some_are_taken_over, ADOPTION_SECONDS + RUNS, "one worker has all")
+        await until(one_has_all, ADOPTION_SECONDS + RUNS, "one worker has all")
         took = time.monotonic() - killed
         print(f"{dict(shares)}; taken over within {took:.1f} s")
-        moved = {run for run in runs if run.flow_run.infrastructure_pid != owners[run]}
+        there = {run.id: run.infrastructure_pid for run in await now(runs)}
+        moved = {run for run in runs if there[run.id] != owners[run.id]}
         await look_whole(runs, starts, moved)
     assert took < ADOPTION_SECONDS
 
