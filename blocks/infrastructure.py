@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from contextlib import AbstractAsyncContextManager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from prefect.blocks.core import Block
@@ -102,6 +103,12 @@ class Infrastructure(Block):
             for mount in spec.mounts
             if mount.is_host_folder and PurePosixPath(mount.source) not in allowed
         ]
+        problems += [
+            f"its input {name!r} is {uri!r}, a file of the machine that the run is looked after on, and the block's "
+            f"allow_host_folders has {', '.join(self.allow_host_folders) or 'none'}"
+            for name, uri in spec.inputs.items()
+            if self.takes_images and uri.startswith("file://") and not _is_below(uri.removeprefix("file://"), allowed)
+        ]
         if security.privileged and not self.allow_privileged:
             problems.append("it asks for privileges (security.privileged), and the block's allow_privileged is off")
         if security.host_network and not self.allow_host_network:
@@ -116,3 +123,9 @@ class Infrastructure(Block):
             if name not in getattr(self, field)
         ]
         return problems
+
+
+def _is_below(path: str, folders: set[PurePosixPath]) -> bool:
+    """Whether a path of this machine lies in one of the folders, wherever links lead."""
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)

@@ -30,6 +30,7 @@ OVERRIDE_OPTIONS = {
     "shape": "--shape",
     "timeout": "--timeout",
     "infrastructure": "--infrastructure",
+    "inputs": "--input NAME=URI",
 }
 _JOBS, _RUNS, _MORE = Group.create_ordered("Jobs"), Group.create_ordered("Runs"), Group.create_ordered("More")
 
@@ -152,6 +153,9 @@ def run(
     shape: Annotated[str | None, Parameter(help="A shape's name, or cpu=2,memory=4Gi,gpu=1.")] = None,
     timeout: Annotated[str | None, Parameter(help="How long one attempt may run, such as 90s or 1h.")] = None,
     infrastructure: Annotated[str | None, Parameter(help="Where this run runs, such as docker/local.")] = None,
+    input_: Annotated[
+        list[str] | None, Parameter(name=["--input", "-i"], help="An input: NAME=URI.", negative="")
+    ] = None,
     name: Annotated[str | None, Parameter(help="The run's name.")] = None,
     tag: Annotated[list[str] | None, Parameter(name=["--tag", "-t"], help="A tag of the run.", negative="")] = None,
     watch: Annotated[
@@ -170,6 +174,7 @@ def run(
         "shape": _shape(shape),
         "timeout": timeout,
         "infrastructure": infrastructure,
+        "inputs": _values("--input", input_) or None,
     }
 
     from prefect_jobs.deployments.runs import start_run

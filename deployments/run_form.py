@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect_jobs.job import INFRASTRUCTURE_NAME, Job, Timeouts
+from prefect_jobs.job import INFRASTRUCTURE_NAME, PLACE, Job, Timeouts
 from prefect_jobs.quantities import Cpu, Duration, Memory
 from prefect_jobs.request import Overrides
 from prefect_jobs.spec import Shape
@@ -28,7 +28,7 @@ def schema(job: Job) -> dict[str, Any]:
         "type": "object",
         "properties": _in_order(properties),
         "required": [name for name, parameter in job.parameters.items() if parameter.required],
-        "propertyNames": {"enum": [*properties, "job"]},
+        "propertyNames": {"enum": [*properties, "job", *PLACE]},
     }
 
 
@@ -86,6 +86,11 @@ def _overrides(job: Job) -> dict[str, dict[str, Any]]:
         "infrastructure": _text(
             INFRASTRUCTURE_NAME, f"Where this run runs, in place of {job.infrastructure}: process, docker/local, …"
         ),
+        "inputs": {
+            "type": "object",
+            "additionalProperties": {"type": "string", "pattern": "^[a-z0-9]+://"},
+            "description": "Inputs by name, added to the job's or in place of them: URIs such as s3://bucket/iris.csv.",
+        },
     }
 
 

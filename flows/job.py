@@ -36,7 +36,7 @@ from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import run_state, says_cancelled
 from prefect_jobs.flows.supervise import tidy
-from prefect_jobs.job import OVERRIDES
+from prefect_jobs.job import OVERRIDES, PLACE
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
 from prefect_jobs.spec import ContainerSpec, Identity
 
@@ -76,6 +76,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                 version=deployed.version,
                 run_id=flow_run.id,
                 run_name=flow_run.name,
+                index=request.index,
+                count=request.count,
                 installation=await installation_of(client),
                 supervisor=f"{socket.gethostname()}/{os.getpid()}",
             )
@@ -115,8 +117,9 @@ def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
     async def run_job(**parameters: Any) -> State[Any]:
         return await _run(parameters)
 
+    known = ("job", *names, *OVERRIDES, *PLACE)
     run_job.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("job", *names, *OVERRIDES)]
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known]
     )
     run_job.__doc__ = "Run one container job."
     # The server has checked the parameters against the deployment's schema, and the flow checks them against the job.

@@ -22,20 +22,27 @@ from prefect_jobs.outcome import Outcome
 
 # Prefect's UI does not draw a table with an empty heading.
 _NAME, _VALUE = "outcome", "value"
+_NAMES = {"tail": "last lines"}
 
 
 async def record(outcome: Outcome, job: str, infrastructure: str) -> None:
     """Keep an outcome beside the run that is running now."""
     document = outcome.model_dump(mode="json")
     rows = [
-        {_NAME: "last lines", _VALUE: "\n".join(value)} if key == "tail" else {_NAME: key, _VALUE: value}
+        {_NAME: _NAMES.get(key, key), _VALUE: _shown(key, value)}
         for key, value in document.items()
-        if value not in (None, "", [])
+        if value is not None and (key == "result" or value not in ("", []))
     ]
     # The UI shows some 40 characters of it before one opens it: how it ended comes first.
     summary = outcome.summary().partition("\n")[0]
     title = f"Attempt {outcome.attempt}: {summary} (job {job} on {infrastructure})"
     await acreate_table_artifact(rows, description=title)
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key == "result":
+        return json.dumps(value)
+    return "\n".join(value) if key == "tail" else value
 
 
 async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
@@ -62,6 +69,8 @@ def _parse(data: Any) -> Outcome | None:
         rows = json.loads(data) if isinstance(data, str) else data
         document = {row[_NAME]: row[_VALUE] for row in rows}
         document["tail"] = document.pop("last lines").split("\n") if "last lines" in document else []
+        if "result" in document:
+            document["result"] = json.loads(document["result"])
         return Outcome.model_validate_json(json.dumps(document))
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None

@@ -15,6 +15,8 @@ _STATES = {
     Reason.OUT_OF_MEMORY: (StateType.FAILED, "OutOfMemory"),
     Reason.TIMED_OUT: (StateType.FAILED, "TimedOut"),
     Reason.IMAGE_UNAVAILABLE: (StateType.CRASHED, "ImageUnavailable"),
+    Reason.INPUT_UNAVAILABLE: (StateType.CRASHED, "InputUnavailable"),
+    Reason.STORE_UNAVAILABLE: (StateType.CRASHED, "StoreUnavailable"),
     Reason.UNSCHEDULABLE: (StateType.CRASHED, "Unschedulable"),
     Reason.EVICTED: (StateType.CRASHED, "Evicted"),
     Reason.PREEMPTED: (StateType.CRASHED, "Preempted"),

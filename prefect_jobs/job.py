@@ -25,13 +25,16 @@ from prefect_jobs.spec import (
     Shape,
     file_variable,
 )
+from prefect_jobs.storage import Checkpoint, Store, StoreName, Uri, input_problems
 
 # What a run may override, beside its typed parameters; ``job`` carries the template itself.
-OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure")
+OVERRIDES = ("env", "args", "command", "shape", "timeout", "infrastructure", "inputs")
+# What a pipeline tells each run of a matrix; no form shows it.
+PLACE = ("index", "count")
 # Beside them: what a later release may override, what `Job.run` takes, and what Prefect takes where a flow is called.
 RESERVED_PARAMETERS = frozenset(
     {
-        *("job", *OVERRIDES, "inputs", "store", "checkpoint", "image", "index", "count"),
+        *("job", *OVERRIDES, *PLACE, "store", "checkpoint", "image"),
         *("run_name", "run_tags"),
         *("return_state", "wait_for"),
     }
@@ -42,6 +45,7 @@ INFRASTRUCTURE_NAME = r"(process|docker)(/[a-z0-9]+(-[a-z0-9]+)*)?"
 # Names of what a later release may have.
 _RESERVED_INFRASTRUCTURES = {"kubernetes"}
 SECRET_FILE = rf"^{SECRETS_FOLDER}/[A-Za-z0-9_][A-Za-z0-9._-]*$"
+_INPUT_NAME = r"^[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?$"
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -90,6 +94,7 @@ Words = Annotated[list[Argument], BeforeValidator(_words)]
 EnvironmentName = Annotated[str, AfterValidator(check_environment_name)]
 Environment = dict[EnvironmentName, Argument]
 InfrastructureName = Annotated[str, AfterValidator(check_infrastructure), Field(examples=["process", "docker/local"])]
+InputName = Annotated[str, Field(pattern=_INPUT_NAME)]
 TimeLimit = Annotated[Duration, AfterValidator(_above_zero)]
 # No more than Prefect takes.
 Delays = Annotated[list[Duration], Field(max_length=50)]
@@ -221,6 +226,8 @@ class Logging(Model):
 
     prefect: bool = True
     """Whether they go to the run's log in Prefect."""
+    store: bool = True
+    """Whether the complete log is kept in the job's store, as log.txt; without a store it is not."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least level that goes to Prefect: stdout is INFO, stderr is WARNING."""
     max_lines: int = Field(default=100_000, ge=0)
@@ -257,6 +264,12 @@ class Job(Model):
     """Environment variable: name of the Prefect Secret block that holds its value; or block and file."""
     parameters: dict[str, Parameter] = {}
     """What a run may be asked for: the run form, and environment variables of the container."""
+    inputs: dict[InputName, Uri] = {}
+    """Name: URI of a file or a prefix, which is in /data/input/<name> when the container starts."""
+    store: Annotated[Annotated[StoreName, Tag(PLAIN)] | Annotated[Store, Tag(MAPPING)], ByKind] | None = None
+    """The Object Store block in which outputs, checkpoints and logs of the runs are kept."""
+    checkpoint: Checkpoint = "run"
+    """How long /data/checkpoint is kept: for the attempts of a run, or in the store from run to run of the job."""
     shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] = Shape()
     """CPU, memory, GPU, shared memory; or the name of a shape that the infrastructure defines."""
     volumes: dict[str, str] = {}
@@ -308,6 +321,10 @@ class Job(Model):
             for place, word in enumerate(words or []):
                 for name in sorted(typed.references(str(word)) - self.parameters.keys()):
                     yield (key, place), f"{{{{ {name} }}}} names no parameter; the job has: {known}", word
+        for input_, wrong, uri in input_problems(self.inputs, self.store is not None):
+            yield ("inputs", input_), wrong, uri
+        if self.checkpoint == "job" and self.store is None:
+            yield ("checkpoint",), "is kept in the job's store, and the job has none; set store", self.checkpoint
         yield from self._secret_problems()
         for place, schedule in enumerate(self.schedules):
             where = ("schedules", place, "parameters")
@@ -349,6 +366,11 @@ class Job(Model):
             name: secret if isinstance(secret, SecretSource) else SecretSource(block=secret)
             for name, secret in self.secrets.items()
         }
+
+    @property
+    def state(self) -> Store | None:
+        """The store, spelled out."""
+        return Store(block=self.store) if isinstance(self.store, str) else self.store
 
     @property
     def retry_policy(self) -> Retries:
@@ -394,8 +416,8 @@ class Job(Model):
     def run(self, /, *, run_name: str | None = None, run_tags: list[str] | None = None, **request: Any) -> Any:
         """Start a run of the job's deployment and return its `JobRun`; in a running event loop, an awaitable of it.
 
-        Keywords are typed parameters and the overrides ``env``, ``args``, ``command``, ``shape``, ``timeout`` and
-        ``infrastructure``; ``run_name`` and ``run_tags`` name and tag the run.
+        Keywords are typed parameters and the overrides ``env``, ``args``, ``command``, ``shape``, ``timeout``,
+        ``infrastructure`` and ``inputs``; ``run_name`` and ``run_tags`` name and tag the run.
         """
         start = upstairs("prefect_jobs.deployments.runs:start_run")
         return start(self.name, request, run_name=run_name, run_tags=run_tags)

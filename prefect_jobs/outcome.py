@@ -6,6 +6,7 @@ import signal
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from prefect_jobs.model import Model
 
@@ -18,6 +19,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     TIMED_OUT = "timed out"
     IMAGE_UNAVAILABLE = "image unavailable"
+    INPUT_UNAVAILABLE = "input unavailable"
+    STORE_UNAVAILABLE = "store unavailable"
     UNSCHEDULABLE = "unschedulable"
     EVICTED = "evicted"
     PREEMPTED = "preempted"
@@ -85,6 +88,10 @@ class Outcome(Model):
     """Seconds of CPU time that it used, as far as the engine tells."""
     peak_memory: int | None = None
     """The most memory that it used, in bytes, as far as the engine tells."""
+    outputs: str | None = None
+    """The URI below which what it left is kept, where the job has a store."""
+    result: Any = None
+    """The small JSON result that it left in result.json, or None."""
 
     @property
     def blame(self) -> Blame:

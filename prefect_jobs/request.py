@@ -5,15 +5,27 @@ from __future__ import annotations
 import posixpath
 from typing import Annotated, Any
 
-from pydantic import Tag, ValidationError
+from pydantic import Field, Tag, ValidationError
 
 from prefect_jobs import parameters as typed
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import OverrideError
-from prefect_jobs.job import OVERRIDES, Environment, InfrastructureName, Job, TimeLimit, Timeouts, Words, timeouts
+from prefect_jobs.job import (
+    OVERRIDES,
+    PLACE,
+    Environment,
+    InfrastructureName,
+    InputName,
+    Job,
+    TimeLimit,
+    Timeouts,
+    Words,
+    timeouts,
+)
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
 from prefect_jobs.parameters import Value
 from prefect_jobs.spec import ContainerSpec, Shape, file_variable
+from prefect_jobs.storage import Uri, input_problems
 from prefect_jobs.wording import complaint, location
 
 
@@ -32,6 +44,8 @@ class Overrides(Model):
     """The timeouts; of a mapping only the keys that are set replace the job's."""
     infrastructure: InfrastructureName | None = None
     """Where this run runs."""
+    inputs: dict[InputName, Uri] | None = None
+    """Inputs, added to the job's or in place of them."""
 
 
 class Request(Model):
@@ -39,6 +53,10 @@ class Request(Model):
 
     parameters: dict[str, Value] = {}
     overrides: Overrides = Overrides()
+    index: int = Field(default=0, ge=0)
+    """Its place in a matrix or an array, from 0."""
+    count: int = Field(default=1, ge=1)
+    """How many runs that has."""
 
     @classmethod
     def parse(cls, job: Job, given: dict[str, Any]) -> Request:
@@ -59,10 +77,13 @@ class Request(Model):
             ]
             raise OverrideError("; ".join(problems)) from None
         _check_environment(job, overrides.env or {})
+        _check_inputs(job, overrides.inputs or {})
         values = typed.resolve(
-            job.parameters, {name: value for name, value in given.items() if name not in OVERRIDES}, job.name
+            job.parameters,
+            {name: value for name, value in given.items() if name not in (*OVERRIDES, *PLACE)},
+            job.name,
         )
-        return cls(parameters=values, overrides=overrides)
+        return cls(parameters=values, overrides=overrides, **{name: given[name] for name in PLACE if name in given})
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -91,6 +112,11 @@ def _check_environment(job: Job, env: dict[str, str | int | float]) -> None:
             )
 
 
+def _check_inputs(job: Job, inputs: dict[str, str]) -> None:
+    for name, words, found in input_problems(inputs, job.store is not None):
+        raise OverrideError(f"override 'inputs.{name}' of job {job.name!r}: {words}; found {found!r}")
+
+
 def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
     """The container that a run makes of its template; its shape may still be a name (see `shape_name`)."""
     job, overrides = deployed.template, request.overrides
@@ -107,6 +133,7 @@ def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
         },
         secrets={name: source.block for name, source in sources.items()},
         secret_files={name: posixpath.basename(source.file) for name, source in sources.items() if source.file},
+        inputs={**job.inputs, **(overrides.inputs or {})},
         mounts=job.mounts,
         security=job.security,
         pull_policy=job.pull_policy,

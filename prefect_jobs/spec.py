@@ -152,6 +152,8 @@ class ContainerSpec(Model):
     """Environment variable: name of a Prefect Secret block."""
     secret_files: dict[str, str] = {}
     """Secrets that come as a file and not as a variable: name of the file in the secrets' folder."""
+    inputs: dict[str, str] = {}
+    """Name in /data/input: URI of the file or prefix that is there when it starts."""
     shape: Shape = Shape()
     mounts: list[Mount] = []
     security: Security = Security()

@@ -11,7 +11,7 @@ from prefect_jobs.deployments.cli import OVERRIDE_OPTIONS
 from prefect_jobs.deployments.runs import start_run
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.job import flow_of
-from prefect_jobs.job import OVERRIDES
+from prefect_jobs.job import OVERRIDES, PLACE
 
 
 @pytest.mark.parametrize("name", ["job", "wait_for", "return_state", "start_run", "parameters", "texts"])
@@ -89,4 +89,4 @@ async def test_a_job_may_have_parameters_whose_names_prefect_uses_elsewhere(name
 
 
 def test_the_flow_has_the_parameters_of_its_name() -> None:
-    assert list(flow_of(("who",)).parameters.properties) == ["job", "who", *OVERRIDES]
+    assert list(flow_of(("who",)).parameters.properties) == ["job", "who", *OVERRIDES, *PLACE]

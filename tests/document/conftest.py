@@ -48,6 +48,9 @@ TAKEN = {
     "schedules": "{image: x, schedules: [{cron: '0 8 * * *', timezone: Europe/Berlin}, {interval: 1d}, "
     "{rrule: 'FREQ=DAILY;COUNT=3'}, {cron: '@daily'}]}",
     "logging": "{image: x, logging: {prefect: false, level: WARNING}}",
+    "inputs": "{image: x, inputs: {iris: 's3://bucket/a b/iris.csv', all: 'gs://b/p/', local: 'file:///srv/data'}}",
+    "a short store": "{image: x, store: state, inputs: {own: 'store://datasets/iris.csv'}, checkpoint: job}",
+    "a long store": "{image: x, store: {block: state, credentials: true}, logging: {store: false}}",
     "tags and text": "{image: x, description: 'Ünïcode, \"quotes\" and: colons', tags: [iris, 'a b', '1']}",
     "defaults, written out": "{image: x, env: {}, retries: 0, tags: [], parameters: {}, infrastructure: process}",
     "an infrastructure": "{image: x, infrastructure: docker/local}",

@@ -235,6 +235,23 @@ WRONG = {
     ),
 }
 
+STORED = {
+    "an input that is no URI": ("inputs: {iris: iris.csv}", "inputs.iris", ["expected a URI such as s3://"]),
+    "an input with a password": ("inputs: {iris: 'https://me:secret@host/x'}", "inputs.iris", ["without a user"]),
+    "an input that climbs": ("inputs: {iris: 's3://bucket/../x'}", "inputs.iris", ["without '..'"]),
+    "an input of no absolute path": ("inputs: {iris: 'file://x'}", "inputs.iris", ["absolute path"]),
+    "an input with a hostile name": ("inputs: {../iris: 's3://bucket/x'}", "inputs.../iris", []),
+    "an input of the store without one": ("inputs: {iris: 'store://x'}", "inputs.iris", ["the job has none"]),
+    "a store that no block can be": ("store: My State", "store", []),
+    "a checkpoint that is kept nowhere": ("checkpoint: job", "checkpoint", ["the job has none; set store"]),
+}
+
+
+@pytest.mark.parametrize(("keys", "where", "words"), STORED.values(), ids=STORED)
+def test_wrong_storage_is_named_with_its_place(problem: Problem, keys: str, where: str, words: list[str]) -> None:
+    _check(problem(f"image: x\n{keys}"), f"4: jobs.a.{where}", words)
+
+
 PARAMETERS = {
     "an unknown type": ("type: int", "6: jobs.a.parameters.n.type", ["'integer'", "found 'int'"]),
     "a default of another type": (
@@ -377,7 +394,7 @@ UNKNOWN = {
         "2: jobs.a.concurrency.beyon",
         "limit, beyond",
     ),
-    "in logging": ("jobs: {a: {image: x, logging:\n {stor: true}}}", "2: jobs.a.logging.stor", "prefect, level"),
+    "in logging": ("jobs: {a: {image: x, logging:\n {stor: true}}}", "2: jobs.a.logging.stor", "prefect, store, level"),
     "in security": (
         "jobs: {a: {image: x, security:\n {root: true}}}",
         "2: jobs.a.security.root",

@@ -174,3 +174,20 @@ def test_overriding_a_run_leaves_the_template_as_it_is(make_job: MakeJob, spec_o
 def test_a_failed_container_is_kept_as_long_as_its_job_says(make_job: MakeJob, spec_of: SpecOf) -> None:
     assert spec_of(make_job(keep="1h")).keep_seconds == 3600
     assert [spec_of(job).keep_seconds for job in (make_job(), make_job(keep=0))] == [None, None]
+
+
+def test_inputs_are_added_to_the_jobs_or_take_their_place(make_job: MakeJob, spec_of: SpecOf) -> None:
+    job = make_job(inputs={"a": "s3://b/a", "b": "s3://b/b"})
+    given = {"b": "gs://c/b", "c": "file:///srv/c"}
+    assert spec_of(job, inputs=given).inputs == {"a": "s3://b/a", **given}
+
+
+def test_an_input_of_the_store_is_refused_where_the_job_has_none(make_job: MakeJob) -> None:
+    with pytest.raises(OverrideError, match=r"inputs\.a.*the job has none"):
+        Request.parse(make_job(), {"inputs": {"a": "store://a"}})
+
+
+def test_a_run_of_a_matrix_knows_its_place(make_job: MakeJob) -> None:
+    request = Request.parse(make_job(), {"index": 3, "count": 7})
+    assert (request.index, request.count) == (3, 7)
+    assert request.changed == {}
