@@ -341,7 +341,7 @@ def _shape(text: str | None) -> Any:
 
 
 def _in_loop(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a coroutine function of `prefect_jobs.deployments.listing`-like helpers with a client of Prefect's API."""
+    """Call a coroutine function with a client of Prefect's API and these arguments; what it returns."""
     import asyncio
 
     from prefect.client.orchestration import get_client

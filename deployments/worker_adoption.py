@@ -193,19 +193,31 @@ class Adoption:
         place = await keep_place(client, flow_run)
         pending = taken_by(lease.id, lease.worker, again=True)
         pending.state_details.deployment_concurrency_lease_id = place
+        if not lease.is_held:  # This process may have stood still since it asked.
+            return False
         result: OrchestrationResult[Any] = await client.set_flow_run_state(run_id, pending, force=True)
-        if await self._was_overtaken(client, run_id, state):
+        if await self._was_overtaken(client, run_id, owner, state, result.state):
             return False
         self._adopt(flow_run.model_copy(update={"state": result.state}), lease)
         return True
 
-    async def _was_overtaken(self, client: PrefectClient, run_id: UUID, read: State[Any]) -> bool:
+    async def _was_overtaken(
+        self, client: PrefectClient, run_id: UUID, owner: str, read: State[Any], set_now: State[Any] | None
+    ) -> bool:
         """Whether somebody had changed a run between the look at it and taking it; then it is as they wanted it."""
         states = sorted(await client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
-        before = states[-2] if len(states) > 1 else read
-        if before.id == read.id or not (before.is_final() or before.is_cancelling()):
+        # A state has the time of whoever made it, which may be long before it was set.
+        mine = None if set_now is None else set_now.id
+        between = [state for state in states if state.timestamp > read.timestamp and state.id != mine]
+        if not between:
+            return False
+        before = between[-1]
+        # This one stood still when it was about to ask, was given up, and another took the run.
+        has_a_newer = any(taker.lease != owner for state in between if (taker := _taker(state)))
+        if not (has_a_newer or before.is_final() or before.is_cancelling()):
             return False
         meant: State[Any] = State(type=before.type, name=before.name, message=before.message)
+        meant.state_details.deployment_concurrency_lease_id = before.state_details.deployment_concurrency_lease_id
         await client.set_flow_run_state(run_id, meant, force=True)
         self.look_through_all()
         return True
@@ -255,6 +267,11 @@ async def _side_by_side(work: Callable[[FlowRun], Awaitable[T]], flow_runs: list
     return results
 
 
+def _taker(state: State[Any]) -> _Owner | None:
+    """The supervisor that took a run by a state of it."""
+    return _read(state.message) if state.is_pending() else None
+
+
 def _said_owner(flow_run: FlowRun) -> _Owner | None:
     """The supervisor that the run itself names: an earlier one, perhaps, while it is beginning."""
     state = flow_run.state
@@ -267,7 +284,7 @@ async def _owner(client: PrefectClient, flow_run: FlowRun) -> _Owner | None:
         return _said_owner(flow_run)
     states = await client.read_flow_run_states(flow_run.id)
     for state in sorted(states, key=lambda state: state.timestamp, reverse=True):
-        if state.is_pending() and (found := _read(state.message)):
+        if found := _taker(state):
             return found
     return None
 

@@ -13,8 +13,9 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.responses import SetStateStatus, StateAcceptDetails
 from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from prefect_jobs.blocks.patience import Patience
@@ -148,8 +149,16 @@ class RunsClient(PrefectClient):
     async def set_flow_run_state(
         self, flow_run_id: UUID | str, state: State[T], force: bool = False
     ) -> OrchestrationResult[T]:
-        """As Prefect's; the answer tells what a run looks like that begins by it."""
-        result = await super().set_flow_run_state(flow_run_id, state, force)
+        """As Prefect's; the answer tells what a run looks like that begins by it.
+
+        How a run ended that was deleted is nobody's to know: its engine goes to its end without a word about it.
+        """
+        try:
+            result = await super().set_flow_run_state(flow_run_id, state, force)
+        except ObjectNotFound:
+            if not state.is_final():
+                raise
+            return OrchestrationResult(state=state, status=SetStateStatus.ACCEPT, details=StateAcceptDetails())
         flow_run = self._begun.get(UUID(str(flow_run_id)))
         if flow_run is None:
             return result

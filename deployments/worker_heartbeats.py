@@ -11,11 +11,13 @@ from uuid import UUID
 from prefect import __version__
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.events import RelatedResource, emit_event
+from prefect.events import Event, RelatedResource, Resource
 
 logger = logging.getLogger("prefect_jobs.worker")
 
 _LOOK = 1.0
+# Events in one request.
+_AT_ONCE = 50
 
 
 @dataclass
@@ -43,17 +45,18 @@ class Heartbeats:
         self._hearts.pop(run_id, None)
 
     async def beat(self, client: PrefectClient) -> None:
-        """Tell of all runs, for ever."""
+        """Tell of all runs, for ever; there are none while the client waits for an API that is away."""
         while self._seconds is not None:
             await asyncio.sleep(_LOOK)
-            for heart in list(self._hearts.values()):
-                now = time.monotonic()
-                if heart.next <= now:
-                    heart.next = now + self._seconds
-                    heart.related = heart.related or await self._related(client, heart)
-                    # It may have ended meanwhile.
-                    if heart.flow_run.id in self._hearts:
-                        _emit(heart)
+            now = time.monotonic()
+            due = [heart for heart in self._hearts.values() if heart.next <= now]
+            for heart in due:
+                heart.next = now + self._seconds
+                heart.related = heart.related or await self._related(client, heart)
+            for start in range(0, len(due), _AT_ONCE):
+                # Some may have ended meanwhile.
+                events = [_event(heart) for heart in due[start : start + _AT_ONCE] if heart.flow_run.id in self._hearts]
+                await _send(client, events)
 
     async def _related(self, client: PrefectClient, heart: _Heart) -> list[RelatedResource]:
         """To what else a heartbeat belongs: what those of Prefect's engine tell."""
@@ -80,13 +83,23 @@ class Heartbeats:
         return self._queues[queue_id]
 
 
-def _emit(heart: _Heart) -> None:
+def _event(heart: _Heart) -> Event:
     resource = {
         "prefect.resource.id": f"prefect.flow-run.{heart.flow_run.id}",
         "prefect.resource.name": heart.flow_run.name,
         "prefect.version": __version__,
     }
-    emit_event("prefect.flow-run.heartbeat", resource=resource, related=heart.related)
+    return Event(event="prefect.flow-run.heartbeat", resource=Resource(resource), related=heart.related)
+
+
+async def _send(client: PrefectClient, events: list[Event]) -> None:
+    """Send events together; Prefect's own way would lose what it cannot send at once, with a long error for each."""
+    if not events:
+        return
+    try:
+        await client.request("POST", "/events", json=[event.model_dump(mode="json") for event in events])
+    except Exception as error:
+        logger.debug("%d heartbeats did not arrive: %r", len(events), error)
 
 
 def _resource(role: str, identity: UUID | str, name: str | None = None) -> RelatedResource:

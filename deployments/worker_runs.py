@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -15,7 +16,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
@@ -46,6 +46,8 @@ logger = logging.getLogger("prefect_jobs.worker")
 _OPEN_SECONDS = 30.0
 # For requests that are on their way when the runs are left.
 _QUIET_SECONDS = 5.0
+# How often a run is begun that the worker stumbles over each time, for a reason that is none of the run's own.
+_TRIES = 3
 # How long one step of the loop may be late before it is said.
 _LATE = 0.2
 _PROBE = 0.05
@@ -69,6 +71,7 @@ class Runs:
         self._client: RunsClient | None = None
         self._flows = Flows()
         self._frozen = threading.Event()
+        self._stumbles: Counter[UUID] = Counter()
         self._heartbeats = Heartbeats(get_current_settings().flows.heartbeat_frequency)
         self.turned = time.monotonic()
         """When the event loop turned the last time, by the monotonic clock."""
@@ -157,8 +160,7 @@ class Runs:
 
     def _forget(self, run_id: UUID, task: asyncio.Task[None]) -> None:
         del self._tasks[run_id]
-        assert self._client is not None
-        self._client.forget(run_id)
+        self._api.forget(run_id)
         self._heartbeats.end(run_id)
         figures.ACTIVE.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()):
@@ -166,16 +168,46 @@ class Runs:
         self._ended(run_id)
 
     async def _execute(self, flow_run: FlowRun, adopted: bool) -> None:
-        client = self._client
-        assert client is not None
         figures.STARTED.labels("adopted" if adopted else "new").inc()
         try:
-            flow = await self._flows.of(client, flow_run)
+            await self._run_flow(flow_run)
         except JobError as error:
-            crashed: State[Any] = Crashed(message=str(error))
-            await _report(client, flow_run, crashed)
-            figures.ENDED.labels(str(crashed.name)).inc()
-            return
+            await self._crash(flow_run, str(error))
+        except Exception as error:
+            self._stumbles[flow_run.id] += 1
+            if self._stumbles[flow_run.id] < _TRIES:
+                raise  # It is found among one's own, and begun anew.
+            logger.exception("The worker stumbled over run %s for the %dth time, and ends it", flow_run.id, _TRIES)
+            with suppress(Exception):
+                await Remains(flow_run).end(self._api)
+            # What an unforeseen error says may hold anything, secrets too.
+            await self._crash(
+                flow_run,
+                f"the worker tried to begin or go on with the run {_TRIES} times, and each time an error of its own "
+                f"ended that, the last time a {type(error).__name__}; the log of the worker shows where. Mend that or "
+                "start another release of the worker, and start the run again; 'prefect-jobs sweep' removes a "
+                "container of it that is left",
+            )
+        self._stumbles.pop(flow_run.id, None)
+
+    async def _crash(self, flow_run: FlowRun, message: str) -> None:
+        crashed: State[Any] = Crashed(message=message)
+        await insist(partial(self._api.set_flow_run_state, flow_run.id, crashed), "end a run")
+        figures.ENDED.labels(str(crashed.name)).inc()
+
+    @property
+    def _api(self) -> RunsClient:
+        assert self._client is not None
+        return self._client
+
+    async def _run_flow(self, flow_run: FlowRun) -> None:
+        """Run the flow of a run to its end.
+
+        Raises:
+            JobError: there is no such flow.
+        """
+        client = self._api
+        flow = await self._flows.of(client, flow_run)
         self._heartbeats.begin(flow_run, flow.name)
         STARTED.set(partial(_count_start, flow_run))
         FENCE.set(self._gate.passed)
@@ -200,12 +232,12 @@ class Runs:
         figures.ENDED.labels(ended.name).inc()
 
     async def _finish(self, flow_run: FlowRun) -> None:
-        assert self._client is not None
         try:
-            await Remains(flow_run).end(self._client)
+            await Remains(flow_run).end(self._api)
         except JobError as error:
             logger.warning("What is left of the cancelled run %s could not be ended: %s", flow_run.id, error)
-        await end_cancelled(self._client, flow_run.id)
+        with suppress(ObjectNotFound):
+            await end_cancelled(self._api, flow_run.id)
         figures.ENDED.labels("Cancelled").inc()
 
     async def _probe(self) -> None:
@@ -228,7 +260,3 @@ def _count_start(flow_run: FlowRun, attempt: int) -> None:
     due = flow_run.next_scheduled_start_time or flow_run.expected_start_time
     if attempt == 1 and due is not None:
         figures.SECONDS_TO_START.observe(max(0.0, (datetime.now(UTC) - due).total_seconds()))
-
-
-async def _report(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
-    await insist(partial(client.set_flow_run_state, flow_run.id, state), "end a run")

@@ -39,7 +39,8 @@ logger = logging.getLogger("prefect_jobs.worker")
 _RENEW_SECONDS = 3.0
 _LOOK_SECONDS = 4.0
 _ANSWER_SECONDS = 8.0
-_CLAIM_SECONDS = 300.0
+CLAIM_SECONDS = 300.0
+"""How long one look for runs of the dead, and taking them over, may take."""
 _PAGE = 200
 
 
@@ -68,10 +69,9 @@ class Supervisor:
         self._ended = ended
         self.mine: set[UUID] = set()
         """The runs that this supervisor has taken, from before it asks for one until it has ended."""
-        self.held = asyncio.Event()
-        """Set while runs may be taken."""
         self.looked = asyncio.Event()
         """Set when the runs that were left before are taken over."""
+        self._renewed = asyncio.Event()
         self._some_ended = asyncio.Event()
         self._looking = asyncio.Lock()
         self._away = False
@@ -86,6 +86,13 @@ class Supervisor:
     @property
     def lease(self) -> Lease:
         """The lease of its life; a new one after it was given up."""
+        return self._lease
+
+    async def held(self) -> Lease:
+        """The lease, as soon as it is held."""
+        while not self._lease.is_held:
+            self._renewed.clear()
+            await self._renewed.wait()
         return self._lease
 
     @property
@@ -219,26 +226,25 @@ class Supervisor:
                 "time. It begins anew",
                 len(self.mine),
             )
-            self.held.clear()
             await asyncio.to_thread(self._runs.abandon)
             self.mine.clear()
             self._some_ended.set()
             self._begin_life()
             return
-        except BaseException:
-            if not lease.is_held:
-                self.held.clear()
-            raise
         self._held_since = lease.held_until - BELIEVED_SECONDS
         self._runs.held_until(lease.held_until)
-        self.held.set()
+        self._renewed.set()
 
     async def _look(self, client: PrefectClient) -> None:
-        await self.held.wait()
-        if not self._lease.is_held:  # This process stood still, or was cut off, and does not know yet what it missed.
+        lease = await self.held()
+        try:
+            async with self._looking, asyncio.timeout(CLAIM_SECONDS) as limit:
+                await self._adoption.look(client, lease)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            logger.warning("Taking over runs takes longer than %g s; it goes on with what is left", CLAIM_SECONDS)
             return
-        async with self._looking, asyncio.timeout(_CLAIM_SECONDS):
-            await self._adoption.look(client, self._lease)
         self.looked.set()
 
     def _is_over(self, lease: Lease) -> bool:

@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from prefect_jobs.flows.delivery import Delivery
@@ -126,7 +127,11 @@ class Attempts:
             await insist(lambda: record(outcome, plan.job.name, plan.infrastructure), "keep an outcome")
 
         async def cancelled() -> bool:
-            return await was_cancelled(plan.client, identity.run_id)
+            try:
+                return await was_cancelled(plan.client, identity.run_id)
+            except ObjectNotFound:  # The run was deleted: there is nothing to keep its outcome with.
+                self.last = Outcome(reason=Reason.CANCELLED, attempt=identity.attempt)
+                return False
 
         async with delivery.open():
             supervision = Supervision(plan, identity, log, logger, keep, cancelled)

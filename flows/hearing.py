@@ -13,17 +13,15 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.clients import get_events_subscriber
-from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.schemas.events import Event
 
 from prefect_jobs.blocks.sharing import Shared
+from prefect_jobs.flows.events import Events
 
 logger = logging.getLogger("prefect_jobs.hearing")
 
 _EVENTS = ["prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"]
 _RUN = "prefect.flow-run."
-# How soon a stream of events that broke is opened again.
-_PAUSE = 2.0
 # How often the API is asked while the stream is there, and while it is not.
 _LOOK, _LOOK_WITHOUT_EVENTS = 20.0, 2.0
 # The API lists no more at once.
@@ -35,10 +33,9 @@ class Hearing:
 
     def __init__(self) -> None:
         self._bells: dict[UUID, asyncio.Event] = {}
-        self._connected = asyncio.Event()
-        self._broke = asyncio.Event()
+        self._events = Events(*_EVENTS, hear=self._ring, connect=self._ring_all)
         self._tasks = [
-            asyncio.create_task(self._listen(), name="prefect-jobs: events of cancellations"),
+            asyncio.create_task(self._events.listen(), name="prefect-jobs: events of cancellations"),
             asyncio.create_task(self._look(), name="prefect-jobs: a look for cancellations"),
         ]
 
@@ -50,13 +47,13 @@ class Hearing:
 
     async def connected(self) -> None:
         """Wait until events arrive; a bell that is made before rings at once, and when they do."""
-        await self._connected.wait()
+        await self._events.connected.wait()
 
     @asynccontextmanager
     async def bell(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
         """What rings for a run from now on; one who wants to know what was before asks the API."""
         bell = self._bells[run_id] = asyncio.Event()
-        if not self._connected.is_set():
+        if not self._events.connected.is_set():
             bell.set()
         try:
             yield bell
@@ -64,28 +61,14 @@ class Hearing:
             if self._bells.get(run_id) is bell:
                 del self._bells[run_id]
 
-    async def _listen(self) -> None:
-        chosen = EventFilter(event=EventNameFilter(name=_EVENTS))
-        while True:
-            with contextlib.suppress(Exception):
-                async with get_events_subscriber(filter=chosen, reconnection_attempts=0) as events:
-                    self._connected.set()
-                    self._ring_all()
-                    async for event in events:
-                        self._ring(event.resource.id)
-            if self._connected.is_set():
-                self._broke.set()
-            self._connected.clear()
-            await asyncio.sleep(_PAUSE)
-
     async def _look(self) -> None:
         """Find what no event told of: runs that are cancelled, and runs that are gone."""
         async with get_client() as client:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK if self._connected.is_set() else _LOOK_WITHOUT_EVENTS):
-                        await self._broke.wait()
-                self._broke.clear()
+                    async with asyncio.timeout(_LOOK if self._events.connected.is_set() else _LOOK_WITHOUT_EVENTS):
+                        await self._events.broke.wait()
+                self._events.broke.clear()
                 listed = list(self._bells)
                 for start in range(0, len(listed), _MOST):
                     try:
@@ -104,9 +87,9 @@ class Hearing:
         for run_id in found & self._bells.keys():
             self._bells[run_id].set()
 
-    def _ring(self, resource: str) -> None:
+    def _ring(self, event: Event) -> None:
         with contextlib.suppress(ValueError):
-            if bell := self._bells.get(UUID(resource.removeprefix(_RUN))):
+            if bell := self._bells.get(UUID(event.resource.id.removeprefix(_RUN))):
                 bell.set()
 
     def _ring_all(self) -> None:

@@ -25,7 +25,7 @@ from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
-from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
+from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message, heeding_cancellation
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled
@@ -93,8 +93,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
     except JobError as error:
         return Failed(message=str(error))
     except ObjectNotFound:
-        logger.info("Run ended: it was deleted")
-        return Cancelled(message="the run was deleted")
+        logger.info("Run ended: %s", words := f"it was deleted; {NOTHING_LEFT}")
+        return Cancelled(message=words)
     if attempts.last is None:
         return Failed(message="the attempt ended without an outcome; its task run's log says why")
     return run_state(attempts.last)

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ports import free_port
+
 ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
@@ -87,11 +89,13 @@ async def proxy_at(path: Path) -> AsyncIterator[Proxy]:
 
 
 class ApiProxy(Proxy):
-    """A port before a Prefect API, which counts the requests."""
+    """A port before a Prefect API, shut until it is opened, which counts the requests."""
 
     def __init__(self, api: str) -> None:
         super().__init__(Path("unused"))
         self._api = urlsplit(api)
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}{self._api.path}"
         self.refuses_streams = False
         """Whether websockets are turned away."""
         self.requests: Counter[str] = Counter()
@@ -99,9 +103,7 @@ class ApiProxy(Proxy):
 
     async def open(self) -> None:
         """Take connections."""
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1")
-        host, port = self._server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}{self._api.path}"
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
 
     async def shut(self) -> None:
         """Take no more connections, and cut those there are."""

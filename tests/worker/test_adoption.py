@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
@@ -20,6 +23,7 @@ from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_b
 from prefect_jobs.deployments.worker_lease import Lease, claim, read_leases
 
 Left = tuple[PrefectClient, JobRun, Lease]
+Happening = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -116,4 +120,60 @@ async def test_a_lease_that_is_not_held_any_more_takes_nothing_over(left: Left, 
     lease.held_until = 0.0  # As after a time in which its process stood still.
     assert await taken_over(pool, client, lease) == []
     await lease.take(client)
+    assert await taken_over(pool, client, lease) == [run.id]
+
+
+class Slow(PrefectClient):
+    """A client of a supervisor whose process stands still when it has read a run, or is about to take it."""
+
+    def __init__(self, after_reading: Happening | None = None, before_taking: Happening | None = None) -> None:
+        super().__init__(os.environ["PREFECT_API_URL"])
+        self._after_reading, self._before_taking = after_reading, before_taking
+
+    async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        flow_run = await super().read_flow_run(flow_run_id)
+        if self._after_reading is not None:
+            await self._after_reading()
+        return flow_run
+
+    async def set_flow_run_state(self, *args: Any, **options: Any) -> OrchestrationResult[Any]:
+        happening, self._before_taking = self._before_taking, None
+        if happening is not None:
+            await happening()
+        return await super().set_flow_run_state(*args, **options)
+
+
+async def test_a_supervisor_that_stood_still_after_it_read_a_run_does_not_take_it(left: Left, pool: str) -> None:
+    client, run, lease = left
+    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
+    await client.set_flow_run_state(run.id, Running())
+
+    async def stand_still() -> None:
+        lease.held_until = 0.0
+
+    async with Slow(after_reading=stand_still) as slow:
+        assert await taken_over(pool, slow, lease) == []
+    assert (await run.refresh()).state == "Running"
+
+
+async def test_a_supervisor_that_stood_still_when_it_was_about_to_take_a_run_gives_it_back_to_the_newer_one(
+    left: Left, pool: str
+) -> None:
+    client, run, lease = left
+    newer = Lease(pool, "newer")
+    await newer.take(client)
+    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
+    await client.set_flow_run_state(run.id, Running())
+
+    async def stand_still() -> None:
+        await client.set_flow_run_state(run.id, taken_by(newer.id, again=True), force=True)
+        await client.update_flow_run(run.id, infrastructure_pid=owner_of(newer.id))
+        await client.set_flow_run_state(run.id, Running())
+
+    async with Slow(before_taking=stand_still) as slow:
+        assert await taken_over(pool, slow, lease) == []
+    assert (await run.refresh()).state == "Running"
+    # It is the newer one's for everybody.
+    assert await taken_over(pool, client, lease) == []
+    await newer.give_back(client)
     assert await taken_over(pool, client, lease) == [run.id]

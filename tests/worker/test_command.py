@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from jobs_worker import worker
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 from reach import BIN, ended, first_line, lines
+from workers import worker
 
 from prefect_jobs import Job, JobRun
 
@@ -40,7 +41,7 @@ async def test_the_pool_that_apply_makes_is_served_by_our_worker_without_naming_
     run = await job.run()
     async with worker("prefect", "worker", "start", "--pool", name) as started:
         await ended(run)
-        assert "Discovered type 'prefect-jobs'" in started.said()
+        assert "Discovered type 'prefect-jobs'" in started.said
     assert (run.state, await lines(run)) == ("Completed", ["hello"])
     assert "supervisor " in str(run.flow_run.infrastructure_pid)
 
@@ -70,8 +71,8 @@ async def test_once_runs_all_that_is_due_within_its_limit_and_ends_when_it_has_e
 
     words = ("prefect-jobs", "worker", "--pool", name, "--run-once", "--limit", "2")
     async with worker(*words) as started:
-        assert await started.end() == 0, started.said()
-        assert started.said().splitlines()[-1].endswith("stopped!")
+        assert await started.ended() == 0, started.said
+        assert started.said.splitlines()[-1].endswith("stopped!")
 
     assert [(await run.refresh()).state for run in (*runs, later)] == ["Completed"] * 3 + ["Scheduled"]
     # Two at once: the third began when one of them had ended.
@@ -83,8 +84,32 @@ async def test_once_without_an_api_says_so_and_fails(prefect_api: str) -> None:
     away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     words = ("prefect-jobs", "worker", "--run-once")
     async with worker(*words, env=away, started=False) as started:
-        assert await started.end() == 1, started.said()
-    assert "the work pool 'jobs' could not be asked for runs" in started.said()
+        assert await started.ended() == 1, started.said
+    assert "the work pool 'jobs' could not be asked for runs" in started.said
+
+
+SLOW_TAKEOVER = """
+import asyncio, sys
+from prefect_jobs.deployments import cli, worker_adoption, worker_taking
+
+async def look(self, client, lease):
+    await asyncio.sleep(60)
+
+worker_adoption.Adoption.look = look
+worker_taking.CLAIM_SECONDS = 1.0
+sys.argv = ["prefect-jobs", "worker", "--pool", sys.argv[1], "--run-once"]
+cli.main()
+"""
+
+
+async def test_once_says_so_when_what_is_left_cannot_be_taken_over(name: str, prefect_api: str, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_TAKEOVER)
+    await applied(name, ["true"])
+    async with worker("python", script, name, started=False) as started:
+        assert await started.ended() == 1, started.said
+    assert f"what workers of the pool {name!r} that are gone have left could not be taken over" in started.said
+    assert "Prefect's API does not answer" not in started.said
 
 
 @pytest.mark.parametrize(
@@ -109,7 +134,7 @@ async def test_a_worker_takes_only_the_runs_of_the_queues_that_it_is_given(api: 
     plain = await job.run()
     words = ("prefect-jobs", "worker", "--pool", name, "--work-queue", "fast", "--run-once")
     async with worker(*words) as started:
-        assert await started.end() == 0, started.said()
+        assert await started.ended() == 0, started.said
     assert [(await run.refresh()).state for run in (fast, plain)] == ["Completed", "Scheduled"]
 
 
@@ -129,10 +154,10 @@ async def test_what_becomes_of_its_runs_is_said_by_the_option_or_the_environment
     async with worker(*words, "--pool", name, env=env) as started:
         run = await job.run()
         assert await first_line(run) == "up"
-        assert await started.stop() == 0, started.said()
+        assert await started.stop() == 0, started.said
         assert (await run.refresh()).state == state
-        assert started.said().rstrip().endswith("stopped!")
-        assert ("1 runs go on alone until the pool's next worker takes them over" in started.said()) is (
+        assert started.said.rstrip().endswith("stopped!")
+        assert ("1 runs go on alone until the pool's next worker takes them over" in started.said) is (
             state == "Running"
         )
     if state == "Running":
@@ -146,5 +171,5 @@ async def test_a_paused_pool_is_left_alone(api: PrefectClient, name: str) -> Non
     run = await job.run()
     await api.update_work_pool(name, WorkPoolUpdate(is_paused=True))
     async with worker("prefect-jobs", "worker", "--pool", name, "--run-once") as started:
-        assert await started.end() == 0, started.said()
+        assert await started.ended() == 0, started.said
     assert (await run.refresh()).flow_run.state.type is StateType.SCHEDULED  # type: ignore[union-attr]

@@ -8,9 +8,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from jobs_worker import worker
+from proxy import ApiProxy
 from reach import ended, until
-from relay import Relay
+from workers import worker
 
 from prefect_jobs import Job
 
@@ -30,7 +30,7 @@ class Breakable(worker.JobsWorker):
         loop = asyncio.get_running_loop()
         runs = self._supervisor._runs._loop
         loop.add_signal_handler(signal.SIGUSR1, runs.call_soon_threadsafe, time.sleep, 8)
-        loop.add_signal_handler(signal.SIGUSR2, lambda: loop.create_task(self._polling.acquire()))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: loop.create_task(self._taking._polling.acquire()))
 
 asyncio.run(Breakable(sys.argv[1]).start(with_healthcheck=True))
 """
@@ -52,29 +52,29 @@ def breakable(tmp_path: Path) -> Path:
 async def test_a_worker_whose_runs_hang_is_ill_until_they_go_on(breakable: Path, name: str) -> None:
     async with worker("python", breakable, name) as started:
         await until(started.is_healthy, 20, "a worker that is well")
-        started.process.send_signal(signal.SIGUSR1)
+        started.signal(signal.SIGUSR1)
         await until(started.is_ill, 6, "a worker that is ill")
-        assert "The event loop of the runs has not turned for" in started.said()
+        assert "The event loop of the runs has not turned for" in started.said
         await until(started.is_healthy, 15, "a worker that is well again")
 
 
 async def test_a_worker_that_polls_no_more_is_ill(breakable: Path, name: str) -> None:
     async with worker("python", breakable, name, env=SOON) as started:
         await until(started.is_healthy, 20, "a worker that is well")
-        started.process.send_signal(signal.SIGUSR2)
+        started.signal(signal.SIGUSR2)
         await until(started.is_ill, WINDOW + 10, "a worker that is ill")
 
 
-async def test_a_worker_is_well_while_the_api_is_away_from_its_start_or_later(name: str) -> None:
+async def test_a_worker_is_well_while_the_api_is_away_from_its_start_or_later(prefect_api: str, name: str) -> None:
     job = Job(name=name, command=["true"])
     await job.apply(work_pool=name)
-    relay = Relay()
+    relay = ApiProxy(prefect_api)
     words = ("prefect-jobs", "worker", "--pool", name, "--with-healthcheck")
     async with worker(*words, env={**SOON, "PREFECT_API_URL": relay.url}) as started:
         for _ in range(2):
             for _ in range(int(WINDOW) + 4):
                 await asyncio.sleep(1)
-                assert await started.is_healthy(), started.said()
+                assert await started.is_healthy(), started.said
             await relay.open()
             run = await job.run()
             await ended(run)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from jobs_worker import worker
 from prefect.client.orchestration import get_client
-from reach import Execute, ended, until
+from proxy import api_proxy
+from reach import Execute, ended, first_line, until
+from workers import worker
 
 from prefect_jobs import Job
 from prefect_jobs.deployments.worker_heartbeats import Heartbeats
@@ -67,3 +70,43 @@ async def test_without_a_frequency_there_are_none(prefect_api: str) -> None:
     async with asyncio.timeout(5):
         async with get_client() as client:
             await Heartbeats(None).beat(client)
+
+
+# A heartbeat each second; no setting of Prefect's allows it to be so short.
+QUICK = """
+import asyncio, sys
+from prefect_jobs.deployments import worker, worker_heartbeats, worker_runs
+
+worker_runs.Heartbeats = lambda seconds: worker_heartbeats.Heartbeats(1)
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+
+
+async def test_there_are_none_while_the_api_is_away_and_again_when_it_is_back(prefect_api: str, tmp_path: Path) -> None:
+    name = f"own-{uuid4().hex[:8]}"
+    script = tmp_path / "quick.py"
+    script.write_text(QUICK)
+    job = Job(name=name, command=["sh", "-c", "echo up; sleep 40"])
+    await job.apply(work_pool=name)
+    async with (
+        api_proxy(prefect_api) as proxy,
+        worker("python", script, name, env={"PREFECT_API_URL": proxy.url}) as there,
+    ):
+        run = await job.run()
+        await first_line(run)
+        await proxy.shut()
+        await there.says("Prefect's API does not answer", 20)
+        away = datetime.now(UTC)
+        await asyncio.sleep(10)
+        back = datetime.now(UTC)
+        await proxy.open()
+
+        async def beats_again() -> bool:
+            return any(beat > back for beat in await beats())
+
+        async def beats() -> list[datetime]:
+            return [datetime.fromisoformat(event["occurred"]) for event in await heartbeats(run.id)]
+
+        await until(beats_again, 30, "another heartbeat")
+        assert [beat for beat in await beats() if away < beat < back] == []
+        assert "ERROR" not in there.said

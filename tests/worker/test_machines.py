@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from jobs_worker import worker
+from cancelling import in_state
+from hosts import docker
+from looks import states_of
+from prefect.client.orchestration import get_client
 from prefect_docker.host import DockerHost
 from proxy import ENGINE
 from reach import containers_of, ended, first_line, lines, until
+from workers import worker
 
-from prefect_jobs import Docker, Job, Process
+from prefect_jobs import Docker, Job, JobRun, Process
 
 LONG = ["sh", "-c", "echo up; sleep 45; echo done"]
+UNTIL_TOLD = ["sh", "-c", "echo up; until [ -e /tmp/go ]; do sleep 0.1; done; echo done"]
 # A dead supervisor of another machine is given up after so long, and looked for every few seconds.
 GIVEN_UP = 15 + 10
 
@@ -39,7 +43,7 @@ async def test_a_process_waits_for_a_worker_of_its_machine(name: str) -> None:
     async with worker(*words, env=on("a")) as first:
         run = await job.run()
         await first_line(run)
-        await first.stop(signal.SIGKILL)
+        await first.kill()
     async with worker(*words, env=on("b")) as elsewhere:
         await elsewhere.says(f"Run {run.id} waits for a worker on a/, where its container is")
         await asyncio.sleep(GIVEN_UP)
@@ -75,19 +79,25 @@ async def engine_for_all(busybox: str) -> AsyncIterator[str]:
     server.close()
 
 
-async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_another_machine(
-    name: str, engine_for_all: str, busybox: str
+@pytest.mark.parametrize("place", ["kept", "freed"])
+async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_another_machine_with_its_place_in_a_limit(
+    place: str, name: str, engine_for_all: str, busybox: str
 ) -> None:
     await Docker(host=DockerHost(base_url=engine_for_all)).asave(name, overwrite=True)
-    job = Job.model_validate({"name": name, "infrastructure": f"docker/{name}", "image": busybox, "command": LONG})
+    fields = {"infrastructure": f"docker/{name}", "image": busybox, "command": UNTIL_TOLD, "concurrency": 1}
+    job = Job.model_validate({"name": name, **fields})
     await job.apply(work_pool=name)
     words = ("prefect-jobs", "worker", "--pool", name)
     async with worker(*words, env=on("a")) as first:
         run = await job.run()
         await first_line(run)
         [container] = containers_of(run.id)
+        before = await place_of(run)
         async with worker(*words, env=on("b")):
-            await first.stop(signal.SIGKILL)
+            await first.kill()
+            if place == "freed":
+                async with get_client() as client:
+                    await client.release_concurrency_slots_with_lease(before)
 
             async def is_taken_over() -> bool:
                 await run.refresh()
@@ -95,8 +105,31 @@ async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_anothe
 
             await until(is_taken_over, GIVEN_UP + 15, "another owner")
             assert containers_of(run.id) == [container]
+            assert (await place_of(run) == before) is (place == "kept")
+            second = await job.run()
+            await in_state(second, "AwaitingConcurrencySlot")
+            docker("exec", container, "touch", "/tmp/go")
             await ended(run)
+            # Its place is the next one's, at once and not when Prefect frees what nobody renews.
+            await in_state(second, "Running")
+            container = await first_container(second)
+            docker("exec", container, "touch", "/tmp/go")
+            await ended(second)
     assert (run.state, await lines(run)) == ("Completed", ["up", "done"])
+    assert (second.state, await lines(second)) == ("Completed", ["up", "done"])
+
+
+async def place_of(run: JobRun) -> UUID | None:
+    """The lease of a run's place, as the last state says that has one."""
+    states = [state for state in await states_of(run.id) if state.state_details.deployment_concurrency_lease_id]
+    return states[-1].state_details.deployment_concurrency_lease_id
+
+
+async def first_container(run: JobRun) -> str:
+    """The container of a run, when it is at work."""
+    await first_line(run)
+    [container] = containers_of(run.id)
+    return container
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,13 @@ import asyncio
 import os
 from collections import Counter
 
-import httpx
 import psutil
 import pytest
 from looks import all_ended
-from ports import free_port
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
-from workers import StartWorker
+from workers import StartWorker, Worker
 
 from prefect_jobs import Job, JobRun
 
@@ -53,20 +51,16 @@ async def states_of(runs: list[JobRun]) -> Counter[str]:
     return states
 
 
-async def figure(port: int, name: str) -> float:
+async def figure(worker: Worker, name: str) -> float:
     """One of the worker's figures."""
-    async with httpx.AsyncClient() as http:
-        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-    found = [line.split()[1] for line in text.splitlines() if line.startswith(f"prefect_jobs_{name} ")]
-    return float(found[0]) if found else 0.0
+    return (await asyncio.to_thread(worker.figures))[name]
 
 
 @pytest.mark.timeout(0)
 async def test_many_runs_at_once_cost_little_each_and_hold_nobody_up(
     start_worker: StartWorker, pool: str, busybox: str
 ) -> None:
-    port = free_port()
-    worker = await start_worker(PREFECT_CLIENT_METRICS_ENABLED="true", PREFECT_CLIENT_METRICS_PORT=str(port))
+    worker = await start_worker()
     job = Job(name=pool, infrastructure="docker", image=busybox, command=["sleep", str(SLEEP)], grace_period="1s")
     change = await job.apply(work_pool=pool)
     warm = Job(name=f"{pool}-warm", infrastructure="docker", image=busybox, command=["true"])
@@ -78,9 +72,9 @@ async def test_many_runs_at_once_cost_little_each_and_hold_nobody_up(
     creating = asyncio.create_task(created(change.deployment_id, MANY))
     peak, more_threads, sockets = base, threads, 0
     async with asyncio.timeout(300 + 4 * MANY):
-        while not creating.done() or await figure(port, "runs_active"):
-            worst = max(worst, await figure(port, "loop_lag_seconds"))
-            most = max(most, int(await figure(port, "runs_active")))
+        while not creating.done() or await figure(worker, "runs_active"):
+            worst = max(worst, await figure(worker, "loop_lag_seconds"))
+            most = max(most, int(await figure(worker, "runs_active")))
             peak = max(peak, process.memory_info().rss)
             more_threads, sockets = max(more_threads, process.num_threads()), max(sockets, process.num_fds())
             await asyncio.sleep(1)

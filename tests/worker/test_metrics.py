@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from uuid import uuid4
 
 import pytest
-from jobs_worker import Worker, worker
 from reach import ended, first_line, until
+from workers import Worker, worker
 
 from prefect_jobs import Job, JobRun
 
@@ -81,11 +80,11 @@ async def test_a_run_that_was_taken_over_counts_as_adopted_and_says_nothing_of_s
     words = ("prefect-jobs", "worker", "--pool", name)
     async with worker(*words) as first, worker(*words) as second:
         await reads(first, supervisors=2)
-        await first.stop(signal.SIGKILL)
+        await first.kill()
         run = await started_run(name, command=["sh", "-c", "echo up; sleep 20"])
         await first_line(run)
         assert (await reads(second, 30, supervisors=1))["runs_started_total{new}"] == 1
-        await second.stop(signal.SIGKILL)
+        await second.kill()
         async with worker(*words) as third:
             figures = await reads(third, 30, **{"runs_started_total{adopted}": 1, "runs_active": 1})
             assert figures["seconds_to_start_count"] == 0

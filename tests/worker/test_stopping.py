@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from cancelling import in_state, left_by
 from counting import Counting, container_starts
 from looks import all_ended, lines_of, states_of, task_runs_of
+from prefect.client.orchestration import get_client
 from reach import first_line, until
-from workers import StartWorker
+from servers import Server
+from workers import StartWorker, worker
 
 from prefect_jobs import Job, JobRun
+from prefect_jobs.deployments.worker_lease import read_leases
 
 COUNTING = Counting(lines=40, pause=0.4, exit_code=0)
 ON_STOP = "PREFECT_JOBS_ON_STOP"
@@ -135,18 +139,111 @@ async def test_an_unknown_word_for_stopping_is_refused_when_the_worker_starts(
     assert "PREFECT_JOBS_ON_STOP is 'kill': expected detach, wait, cancel" in worker.said
 
 
+# A worker that takes runs and begins none.
+HALTING = """
+import asyncio, sys
+from prefect_jobs.deployments import worker, worker_runs
+
+async def never(*_):
+    await asyncio.Event().wait()
+
+worker_runs.Runs._run_flow = never
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+
+
+@pytest.fixture
+def halting(tmp_path: Path) -> Path:
+    script = tmp_path / "halting.py"
+    script.write_text(HALTING)
+    return script
+
+
 async def test_runs_that_were_taken_and_not_begun_are_handed_back(
-    start_worker: StartWorker, pool: str, busybox: str
+    start_worker: StartWorker, pool: str, server: Server, halting: Path
 ) -> None:
-    worker = await start_worker()
-    job = Job(name=pool, command=["sh", "-c", "echo once; sleep 2"])
+    job = Job(name=pool, command=["sh", "-c", "echo once"])
     await job.apply(work_pool=pool)
-    runs: list[JobRun] = list(await asyncio.gather(*(job.run() for _ in range(10))))
-    await asyncio.gather(*(in_state(run, "Pending", "Running", "Completed") for run in runs[:2]))
-    assert await worker.stop() == 0
-    left = [(await run.refresh()).state for run in runs]
-    assert set(left) <= {"Scheduled", "Running", "Completed"}, left
+    async with worker("python", halting, pool, env=server.environment) as first:
+        runs: list[JobRun] = list(await asyncio.gather(*(job.run() for _ in range(5))))
+        await asyncio.gather(*(in_state(run, "Pending") for run in runs))
+        # Another one that begins none takes over what the first never gave back.
+        await first.kill()
+        async with worker("python", halting, pool, env=server.environment) as second:
+            await asyncio.gather(*(in_state(run, "Reattaching") for run in runs))
+            later: JobRun = await job.run()
+            await in_state(later, "Pending")
+            await second.stop()
+    assert {(await run.refresh()).state for run in [*runs, later]} == {"Scheduled"}
     await start_worker()
-    await all_ended(runs, 120)
-    assert [run.state for run in runs] == ["Completed"] * 10
-    assert await lines_of(runs) == [["once"]] * 10
+    await all_ended([*runs, later], 120)
+    assert [run.state for run in [*runs, later]] == ["Completed"] * 6
+    assert await lines_of([*runs, later]) == [["once"]] * 6
+
+
+async def test_a_run_that_had_begun_before_it_was_taken_over_is_not_handed_back_to_be_begun_anew(
+    start_worker: StartWorker, pool: str, server: Server, busybox: str, halting: Path
+) -> None:
+    first = await start_worker()
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
+    async with container_starts(pool) as starts:
+        [run] = await with_runs(pool, job, 1)
+        await first.kill()
+        async with worker("python", halting, pool, env=server.environment) as second:
+            await in_state(run, "Reattaching", seconds=30)
+            await second.stop()
+        assert (await run.refresh()).state == "Reattaching"
+        await start_worker()
+        await all_ended([run], 90)
+    assert (run.state, await lines_of([run])) == ("Completed", [COUNTING.expected])
+    assert starts == {str(run.id): 1}
+
+
+# A worker that takes runs over one at a time, and slowly.
+SLOW = """
+import asyncio, sys
+from prefect_jobs.deployments import worker, worker_adoption
+
+take = worker_adoption.Adoption._take
+
+async def slowly(self, client, lease, run_id, owner):
+    taken = await take(self, client, lease, run_id, owner)
+    print("taken", run_id, flush=True)
+    await asyncio.sleep(30)
+    return taken
+
+worker_adoption.Adoption._take = slowly
+worker_adoption._AT_ONCE = 1
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+
+
+async def test_a_takeover_that_is_broken_off_by_the_end_of_its_worker_is_gone_on_with_by_the_next(
+    start_worker: StartWorker, pool: str, server: Server, busybox: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    first = await start_worker()
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=Counting(80, 0.4, 0).command)
+    async with container_starts(pool) as starts:
+        runs = await with_runs(pool, job, 3)
+        await first.kill()
+        async with worker("python", script, pool, env=server.environment) as slow:
+            await slow.says("taken ", 30)
+            began = time.monotonic()
+            await slow.stop()
+            assert time.monotonic() - began < 20
+            assert slow.said.count("taken ") == 1
+        async with get_client() as client:
+            # Nothing says that somebody takes them over.
+            assert [seen for seen in (await read_leases(client)).values() if seen.holder.pool == pool] == []
+        await start_worker()
+
+        async def taken_over() -> bool:
+            return all([sum(state.is_running() for state in await states_of(run.id)) >= 2 for run in runs])
+
+        await until(taken_over, 15, "all runs taken over")
+        await all_ended(runs, 120)
+    assert [run.state for run in runs] == ["Completed"] * 3
+    assert await lines_of(runs) == [Counting(80, 0.4, 0).expected] * 3
+    assert starts == {str(run.id): 1 for run in runs}

@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 from reach import first_line, runs_of, until
+from session import root
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun, Schedule
@@ -231,3 +232,7 @@ async def test_a_run_that_is_deleted_leaves_nothing(infrastructure: str, served:
     after: JobRun = await job.run(command=["true"])
     await all_ended([after], 60)
     assert after.state == "Completed"
+    said = (root() / f"{served}.log").read_text()
+    about_it = said[said.index(f"Flow run {run.name!r}") :]
+    assert f"Flow run {run.name!r} - Run ended: it was deleted; no container of it is left" in about_it
+    assert "Traceback" not in said
