@@ -24,7 +24,8 @@ from prefect_jobs.errors import JobError, OverrideError, TemplateError
 from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
 from prefect_jobs.names import DEFAULT_WORK_POOL
-from prefect_jobs.request import Overrides, Request, container_spec, shape
+from prefect_jobs.overrides import Overrides
+from prefect_jobs.request import Request, container_spec, shape
 
 _STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
 _PAGE = 200
@@ -84,7 +85,7 @@ async def _checked(job: Job) -> DeployedJob:
     try:
         return await pinned(job)
     except JobError as error:
-        error.job = job.name
+        error.key = f"jobs.{job.name}"
         raise
 
 

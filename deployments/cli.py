@@ -113,8 +113,8 @@ def apply(
     try:
         changes = apply_jobs(document.jobs, work_pool=work_pool, prune=prune, project=document.project)
     except JobError as error:
-        if place := document.places.get(error.job or ""):
-            _fail(f"{place}: jobs.{error.job}: {error}")
+        if place := document.places.get(error.key or ""):
+            _fail(f"{place}: {error.key}: {error}")
         raise
     for change in changes:
         details = f" ({', '.join(change.details)})" if change.details else ""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect_jobs.job import INFRASTRUCTURE_NAME, PLACE, Job, Timeouts
-from prefect_jobs.quantities import Cpu, Duration, Memory
-from prefect_jobs.request import Overrides
-from prefect_jobs.spec import Shape
+from prefect_jobs.job import INFRASTRUCTURE_NAME, PLACE, Job
+from prefect_jobs.quantities import Duration
 
 _WORDS = {"type": "array", "items": {"type": "string"}}
 # Short, for they stand in messages; what gets past them is still held against the template when the run starts.
@@ -30,24 +28,6 @@ def schema(job: Job) -> dict[str, Any]:
         "required": [name for name, parameter in job.parameters.items() if parameter.required],
         "propertyNames": {"enum": [*properties, "job", *PLACE]},
     }
-
-
-def as_form(overrides: Overrides) -> dict[str, Any]:
-    """Overrides as the form has them: each field takes one type, for not every UI draws a field of several."""
-    form = overrides.model_dump(mode="json", exclude_unset=True)
-    for name in {"args", "command"} & form.keys():
-        form[name] = [str(word) for word in form[name]]
-    if isinstance(overrides.shape, Shape):
-        form["shape"] = {
-            name: value.cores if isinstance(value, Cpu) else str(value) if isinstance(value, Memory) else value
-            for name in form["shape"]
-            for value in [getattr(overrides.shape, name)]
-        }
-    if isinstance(overrides.timeout, Timeouts):
-        form["timeout"] = {name: value if value is None else str(value) for name, value in form["timeout"].items()}
-    elif overrides.timeout is not None:
-        form["timeout"] = str(overrides.timeout)
-    return form
 
 
 def _overrides(job: Job) -> dict[str, dict[str, Any]]:

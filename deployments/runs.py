@@ -17,7 +17,6 @@ from prefect_jobs.deployments.apply import is_ours, template_of
 from prefect_jobs.deployments.both_ways import both_ways
 from prefect_jobs.deployments.cancelling import ask, see_to_it
 from prefect_jobs.deployments.printing import nothing, print_log, print_state
-from prefect_jobs.deployments.run_form import as_form
 from prefect_jobs.deployments.watch import all_logs, follow, read_run
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.insisting import insist
@@ -165,7 +164,7 @@ async def start_run(
         typed = {name: value for name, value in given.items() if name not in OVERRIDES}
         try:
             flow_run = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=typed | as_form(request.overrides), name=run_name, tags=run_tags
+                deployment.id, parameters=typed | request.overrides.as_form(), name=run_name, tags=run_tags
             )
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 409:

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from prefect_jobs.job import Retries as Retries
     from prefect_jobs.job import Schedule as Schedule
     from prefect_jobs.job import Timeouts as Timeouts
+    from prefect_jobs.matrix import Matrix as Matrix
     from prefect_jobs.outcome import Outcome as Outcome
     from prefect_jobs.outcome import Reason as Reason
     from prefect_jobs.parameters import Parameter as Parameter
+    from prefect_jobs.pipeline import Each as Each
+    from prefect_jobs.pipeline import Pipeline as Pipeline
+    from prefect_jobs.pipeline import Select as Select
+    from prefect_jobs.pipeline import Share as Share
+    from prefect_jobs.pipeline import Step as Step
     from prefect_jobs.spec import Security as Security
     from prefect_jobs.spec import Shape as Shape
 
@@ -33,18 +39,24 @@ if TYPE_CHECKING:
 _HOMES = {
     "Concurrency": "job",
     "Docker": "blocks.docker",
+    "Each": "pipeline",
     "Job": "job",
     "JobError": "errors",
     "JobRun": "deployments.runs",
     "Logging": "job",
+    "Matrix": "matrix",
     "Outcome": "outcome",
     "Parameter": "parameters",
+    "Pipeline": "pipeline",
     "Process": "blocks.process",
     "Reason": "outcome",
     "Retries": "job",
     "Schedule": "job",
     "Security": "spec",
+    "Select": "pipeline",
     "Shape": "spec",
+    "Share": "pipeline",
+    "Step": "pipeline",
     "Timeouts": "job",
     "apply": "deployments.apply",
     "read": "document",

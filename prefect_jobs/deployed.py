@@ -4,19 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 
 from prefect_jobs.errors import VersionError
 from prefect_jobs.job import Job
 from prefect_jobs.model import Model
+from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.wording import complaint, location
 
 
-class DeployedJob(Model):
+class Deployed(Model):
     """A template as it was deployed: nothing in it changes from then on."""
 
+    kind: ClassVar[str]
+    """The name of its flow, and of the hidden parameter in which it travels."""
+    template: Job | Pipeline
+
+    @property
+    def version(self) -> str:
+        """The template's hash, shortened to 16 hexadecimal digits."""
+        text = json.dumps(_canonical(self.document()), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        """The mapping that travels as the hidden parameter."""
+        document: dict[str, Any] = {"name": self.template.name, **self.template.document()}
+        if self.template.project is not None:
+            document["project"] = self.template.project
+        return {"template": document}
+
+    @classmethod
+    def parse(cls, document: Any, version: str | None) -> Self:
+        """Read what `document` wrote, and hold it against the version that the deployment gave the run.
+
+        Raises:
+            VersionError: the template is not the one that the version names.
+        """
+        try:
+            deployed = cls.model_validate(document, by_alias=True, by_name=False)
+        except ValidationError as error:
+            problems = "; ".join(
+                ": ".join((".".join(map(str, location(found))) or cls.kind, complaint(found, cls)))
+                for found in error.errors(include_url=False)
+            )
+            raise VersionError(
+                f"the parameter {cls.kind!r} does not hold a template that this release of prefect-jobs reads: "
+                f"{problems}; apply the {cls.kind} again, and leave {cls.kind!r} out of the run's parameters"
+            ) from None
+        if deployed.version != version:
+            raise VersionError(
+                f"the run's template of {cls.kind} {deployed.template.name!r} is version {deployed.version}, but its "
+                f"deployment gave it version {version}: a run cannot replace the template. Leave {cls.kind!r} out of "
+                "the run's parameters, or apply the changed template"
+            )
+        return deployed
+
+
+class DeployedJob(Deployed):
+    """A job as it was deployed, and the image that it was pinned to."""
+
+    kind = "job"
     template: Job
     image: str | None = None
     """The image by digest; None where the infrastructure takes none."""
@@ -27,42 +76,19 @@ class DeployedJob(Model):
 
         The hash covers template and image, so that a changed image is a new version too.
         """
-        text = json.dumps(_canonical(self.document()), sort_keys=True, separators=(",", ":"))
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = super().version
         return digest if self.image is None else f"{digest}-{self.image.rpartition(':')[2][:12]}"
 
     def document(self) -> dict[str, Any]:
         """The mapping that travels as the hidden parameter ``job``."""
-        document: dict[str, Any] = {"name": self.template.name, **self.template.document()}
-        if self.template.project is not None:
-            document["project"] = self.template.project
-        return {"template": document, "image": self.image}
+        return {**super().document(), "image": self.image}
 
-    @classmethod
-    def parse(cls, document: Any, version: str | None) -> Self:
-        """Read what `document` wrote, and hold it against the version that the deployment gave the run.
 
-        Raises:
-            VersionError: the template is not the one that the version names.
-        """
-        try:
-            deployed = cls.model_validate(document)
-        except ValidationError as error:
-            problems = "; ".join(
-                ": ".join((".".join(map(str, location(found))) or "job", complaint(found, cls)))
-                for found in error.errors(include_url=False)
-            )
-            raise VersionError(
-                f"the parameter 'job' does not hold a template that this release of prefect-jobs reads: {problems}; "
-                "apply the job again, and leave 'job' out of the run's parameters"
-            ) from None
-        if deployed.version != version:
-            raise VersionError(
-                f"the run's template of job {deployed.template.name!r} is version {deployed.version}, but its "
-                f"deployment gave it version {version}: a run cannot replace the template. Leave 'job' out of the "
-                "run's parameters, or apply the changed template"
-            )
-        return deployed
+class DeployedPipeline(Deployed):
+    """A pipeline as it was deployed."""
+
+    kind = "pipeline"
+    template: Pipeline
 
 
 def _canonical(value: Any) -> Any:

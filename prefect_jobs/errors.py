@@ -5,6 +5,7 @@ JobError
 │   ├── DocumentError        … at this file, line and key
 │   └── NotAllowedError      … or open it on the infrastructure block
 ├── OverrideError            start the run with other values
+├── StepError                mend what a step of a pipeline takes from the steps before it
 ├── VersionError             start the run from its deployment, without touching the template
 ├── NotFoundError            name something that is there
 ├── MissingExtraError        install the named extra
@@ -21,8 +22,8 @@ from pathlib import Path
 class JobError(Exception):
     """Base of all errors of prefect-jobs."""
 
-    job: str | None = None
-    """The job that it is about, where that is known."""
+    key: str | None = None
+    """The key of a document that it is about, such as ``jobs.train``, where that is known."""
 
 
 class TemplateError(JobError, ValueError):
@@ -46,6 +47,10 @@ class NotAllowedError(TemplateError):
 
 class OverrideError(JobError, ValueError):
     """A run asks for a value that its job does not take."""
+
+
+class StepError(JobError):
+    """A step of a pipeline cannot begin with what the steps before it have left."""
 
 
 class VersionError(JobError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Tag, field_validator, model_validator
@@ -15,6 +15,7 @@ from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model, Problem, ref
 from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
+from prefect_jobs.references import references
 from prefect_jobs.spec import (
     RESERVED_ENVIRONMENT,
     SECRETS_FOLDER,
@@ -221,6 +222,25 @@ class Schedule(Model):
         return self
 
 
+def schedule_problems(
+    schedules: list[Schedule], parameters: dict[str, Parameter], owner: str, overrides: Collection[str] = ()
+) -> Iterator[Problem]:
+    """What schedules give that their owner does not take, and what they leave out."""
+    known = ", ".join(parameters) or "none"
+    for place, schedule in enumerate(schedules):
+        where = ("schedules", place, "parameters")
+        for name, value in schedule.parameters.items():
+            if name in overrides:
+                continue
+            if name not in parameters:
+                yield (*where, name), f"no such parameter; the {owner} has: {known}", value
+            elif problem := parameters[name].problem_with(value):
+                yield (*where, name), problem, value
+        for name, parameter in parameters.items():
+            if parameter.required and name not in schedule.parameters:
+                yield (*where, name), "has no default, so the schedule must give it", None
+
+
 class Logging(Model):
     """Where the container's lines go."""
 
@@ -319,25 +339,14 @@ class Job(Model):
         known = ", ".join(self.parameters) or "none"
         for key, words in (("command", self.command), ("args", self.args)):
             for place, word in enumerate(words or []):
-                for name in sorted(typed.references(str(word)) - self.parameters.keys()):
+                for name in sorted(set(references(str(word))) - self.parameters.keys()):
                     yield (key, place), f"{{{{ {name} }}}} names no parameter; the job has: {known}", word
         for input_, wrong, uri in input_problems(self.inputs, self.store is not None):
             yield ("inputs", input_), wrong, uri
         if self.checkpoint == "job" and self.store is None:
             yield ("checkpoint",), "is kept in the job's store, and the job has none; set store", self.checkpoint
         yield from self._secret_problems()
-        for place, schedule in enumerate(self.schedules):
-            where = ("schedules", place, "parameters")
-            for name, value in schedule.parameters.items():
-                if name in OVERRIDES:
-                    continue
-                if name not in self.parameters:
-                    yield (*where, name), f"no such parameter; the job has: {known}", value
-                elif problem := self.parameters[name].problem_with(value):
-                    yield (*where, name), problem, value
-            for name, parameter in self.parameters.items():
-                if parameter.required and name not in schedule.parameters:
-                    yield (*where, name), "has no default, so the schedule must give it", None
+        yield from schedule_problems(self.schedules, self.parameters, "job", OVERRIDES)
 
     def _secret_problems(self) -> Iterator[Problem]:
         """What a secret says against the other variables, files and volumes of the job."""

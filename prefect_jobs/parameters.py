@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.model import Model, Problem, refuse
+from prefect_jobs.references import in_text
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]
@@ -206,19 +207,6 @@ def read_texts(parameters: Parameters, texts: dict[str, str], job: str) -> dict[
     return values
 
 
-def as_text(value: Value) -> str:
-    """A value as it stands in an environment variable or an argument: strings as they are, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-_REFERENCE = re.compile(r"\{\{\s*([A-Za-z_][\w.]*)\s*\}\}")
-
-
-def references(text: str) -> set[str]:
-    """The names that ``{{ name }}`` refers to in a text."""
-    return set(_REFERENCE.findall(text))
-
-
 def substitute(text: str, values: dict[str, Value]) -> str:
     """A text with each ``{{ name }}`` replaced by the parameter's value; everything else stays as it is.
 
@@ -226,10 +214,10 @@ def substitute(text: str, values: dict[str, Value]) -> str:
         OverrideError: a name that is no parameter.
     """
 
-    def value_of(match: re.Match[str]) -> str:
-        if match[1] not in values:
+    def value_of(name: str) -> Value:
+        if name not in values:
             known = ", ".join(values) or "none"
-            raise OverrideError(f"{match[0]} in {text!r} names no parameter; the job has: {known}")
-        return as_text(values[match[1]])
+            raise OverrideError(f"{{{{ {name} }}}} in {text!r} names no parameter; the job has: {known}")
+        return values[name]
 
-    return _REFERENCE.sub(value_of, text)
+    return in_text(text, value_of)

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, Tag, ValidationError
+from pydantic import Field, ValidationError
 
 from prefect_jobs import parameters as typed
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import OverrideError
-from prefect_jobs.job import (
-    OVERRIDES,
-    PLACE,
-    Environment,
-    InfrastructureName,
-    InputName,
-    Job,
-    TimeLimit,
-    Timeouts,
-    Words,
-    timeouts,
-)
-from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model
+from prefect_jobs.job import OVERRIDES, PLACE, Job, Timeouts, timeouts
+from prefect_jobs.model import Model
+from prefect_jobs.overrides import Overrides
 from prefect_jobs.parameters import Value
+from prefect_jobs.references import as_text
 from prefect_jobs.spec import ContainerSpec, Shape, file_variable
-from prefect_jobs.storage import Uri, input_problems
+from prefect_jobs.storage import input_problems
 from prefect_jobs.wording import complaint, location
-
-
-class Overrides(Model):
-    """What a run changes for itself; the template stays as it is. None changes nothing."""
-
-    env: Environment | None = None
-    """Environment variables, added to the job's or in place of them."""
-    args: Words | None = None
-    """Arguments in place of the job's."""
-    command: Words | None = None
-    """The command in place of the job's."""
-    shape: Annotated[Annotated[str, Tag(PLAIN)] | Annotated[Shape, Tag(MAPPING)], ByKind] | None = None
-    """The shape; of a mapping only the keys that are set replace the job's."""
-    timeout: Annotated[Annotated[TimeLimit, Tag(PLAIN)] | Annotated[Timeouts, Tag(MAPPING)], ByKind] | None = None
-    """The timeouts; of a mapping only the keys that are set replace the job's."""
-    infrastructure: InfrastructureName | None = None
-    """Where this run runs."""
-    inputs: dict[InputName, Uri] | None = None
-    """Inputs, added to the job's or in place of them."""
 
 
 class Request(Model):
@@ -76,7 +48,7 @@ class Request(Model):
                 for found in error.errors(include_url=False)
             ]
             raise OverrideError("; ".join(problems)) from None
-        _check_environment(job, overrides.env or {})
+        check_environment(job, overrides.env or {})
         _check_inputs(job, overrides.inputs or {})
         values = typed.resolve(
             job.parameters,
@@ -91,7 +63,12 @@ class Request(Model):
         return self.overrides.model_dump(mode="json", exclude_unset=True)
 
 
-def _check_environment(job: Job, env: dict[str, str | int | float]) -> None:
+def check_environment(job: Job, env: dict[str, str | int | float]) -> None:
+    """Refuse variables that a run cannot set.
+
+    Raises:
+        OverrideError: the message names the variable.
+    """
     secrets = job.secret_sources
     files = {file_variable(name): name for name, source in secrets.items() if source.file is not None}
     for name in env:
@@ -128,7 +105,7 @@ def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
         args=_words(overrides.args if overrides.args is not None else job.args, request.parameters),
         env={
             **{name: str(value) for name, value in job.env.items()},
-            **{name: typed.as_text(value) for name, value in request.parameters.items()},
+            **{name: as_text(value) for name, value in request.parameters.items()},
             **{name: str(value) for name, value in (overrides.env or {}).items()},
         },
         secrets={name: source.block for name, source in sources.items()},

@@ -43,9 +43,10 @@ def complaint(found: Mapping[str, Any], model: type[BaseModel]) -> str:
 def unknown_key(model: type[BaseModel], path: Location = ()) -> str:
     """What a mapping at a path below a model takes, for somebody who wrote something else."""
     for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
-    known = (name for name, field in model.model_fields.items() if not field.exclude)
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if isinstance(part, str) and part in fields:
+            model = _model_in(fields[part].annotation) or model
+    known = (field.alias or name for name, field in model.model_fields.items() if not field.exclude)
     return f"unknown key; expected one of {', '.join(known)}"
 
 

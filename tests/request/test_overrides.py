@@ -7,8 +7,9 @@ import pytest
 
 from prefect_jobs.errors import OverrideError
 from prefect_jobs.job import OVERRIDES, Job
+from prefect_jobs.overrides import Overrides
 from prefect_jobs.quantities import Cpu, Memory
-from prefect_jobs.request import Overrides, Request, shape, total_timeout
+from prefect_jobs.request import Request, shape, total_timeout
 from prefect_jobs.spec import RESERVED_ENVIRONMENT, ContainerSpec, Shape
 
 MakeJob = Callable[..., Job]

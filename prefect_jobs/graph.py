@@ -1,0 +1,20 @@
+"""The graph of a pipeline's steps: which needs which."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+
+def find_cycle(needs: Mapping[str, Collection[str]]) -> list[str] | None:
+    """Steps that wait for each other, each for the next and the last for the first; None where nobody does."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))[:-1]
+    return None
+
+
+def needed_by(needs: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """For each step the steps that need it, in their order."""
+    return {name: [other for other, its in needs.items() if name in its] for name in needs}
