@@ -15,8 +15,8 @@ from workers import worker
 from prefect_jobs import Job
 
 # So that polls have ceased when there was none for 30 times as long.
-SOON = {"PREFECT_WORKER_QUERY_SECONDS": "0.2"}
-WINDOW = 30 * 0.2
+SOON = {"PREFECT_WORKER_QUERY_SECONDS": "0.1"}
+WINDOW = 30 * 0.1
 # A worker that is broken from outside: at one signal a step blocks the loop of its runs, at the other polls cease.
 BREAKABLE = """
 import asyncio, signal, sys, time

@@ -121,14 +121,14 @@ async def test_a_run_within_a_limit_takes_its_place_anew_and_the_one_behind_it_f
     async with container_starts(pool) as starts:
         first: JobRun = await job.run()
         await begun([first])
-        second: JobRun = await job.run()
+        second: JobRun = await job.run(command=["sh", "-c", "echo second"])
         await worker.kill()
         await start_worker()
         await adopted([first], time.monotonic())
         assert not (await second.refresh()).flow_run.state.is_running()
         await all_ended([first, second], 200)
     assert [first.state, second.state] == ["Completed", "Completed"]
-    assert await lines_of([first, second]) == [counting.expected] * 2
+    assert await lines_of([first, second]) == [counting.expected, ["second"]]
     assert starts == {str(first.id): 1, str(second.id): 1}
     ran = [[state.timestamp for state in await states_of(run.id)] for run in (first, second)]
     begins = [state.timestamp for state in await states_of(second.id) if state.is_running()]

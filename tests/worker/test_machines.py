@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,8 +20,7 @@ from workers import worker
 
 from prefect_jobs import Docker, Job, JobRun, Process
 
-LONG = ["sh", "-c", "echo up; sleep 45; echo done"]
-UNTIL_TOLD = ["sh", "-c", "echo up; until [ -e /tmp/go ]; do sleep 0.1; done; echo done"]
+UNTIL_TOLD = "echo up; until [ -e {}/go ]; do sleep 0.1; done; echo done"
 # A dead supervisor of another machine is given up after so long, and looked for every few seconds.
 GIVEN_UP = 15 + 10
 
@@ -36,8 +36,9 @@ def on(machine: str) -> dict[str, str]:
     return {"PREFECT_JOBS_MACHINE": machine}
 
 
-async def test_a_process_waits_for_a_worker_of_its_machine(name: str) -> None:
-    job = Job.model_validate({"name": name, "command": LONG, "grace_period": "1s"})
+async def test_a_process_waits_for_a_worker_of_its_machine(name: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", UNTIL_TOLD.format(tmp_path)]
+    job = Job.model_validate({"name": name, "command": command, "grace_period": "1s"})
     await job.apply(work_pool=name)
     words = ("prefect-jobs", "worker", "--pool", name)
     async with worker(*words, env=on("a")) as first:
@@ -50,6 +51,7 @@ async def test_a_process_waits_for_a_worker_of_its_machine(name: str) -> None:
         await run.refresh()
         assert (run.state, run.flow_run.run_count) == ("Running", 1)
         async with worker(*words, env=on("a")):
+            (tmp_path / "go").touch()
             await ended(run)
     assert (run.state, await lines(run)) == ("Completed", ["up", "done"])
 
@@ -84,7 +86,8 @@ async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_anothe
     place: str, name: str, engine_for_all: str, busybox: str
 ) -> None:
     await Docker(host=DockerHost(base_url=engine_for_all)).asave(name, overwrite=True)
-    fields = {"infrastructure": f"docker/{name}", "image": busybox, "command": UNTIL_TOLD, "concurrency": 1}
+    command = ["sh", "-c", UNTIL_TOLD.format("/tmp")]
+    fields = {"infrastructure": f"docker/{name}", "image": busybox, "command": command, "concurrency": 1}
     job = Job.model_validate({"name": name, **fields})
     await job.apply(work_pool=name)
     words = ("prefect-jobs", "worker", "--pool", name)

@@ -78,7 +78,7 @@ async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, bu
                 await server.kill()
                 worker = await start_worker(seconds=0)
                 with pytest.raises(AssertionError):
-                    await worker.ended(25)
+                    await worker.ended(15)
                 await server.start()
                 await all_ended([run], 90)
                 assert (run.state, await lines_of([run])) == ("Completed", [["came late"]])
