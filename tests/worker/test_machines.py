@@ -123,9 +123,9 @@ async def test_a_container_on_an_engine_that_all_reach_is_taken_over_from_anothe
 
 
 async def place_of(run: JobRun) -> UUID | None:
-    """The lease of a run's place, as the last state says that has one."""
-    states = [state for state in await states_of(run.id) if state.state_details.deployment_concurrency_lease_id]
-    return states[-1].state_details.deployment_concurrency_lease_id
+    """The lease of a run's place, as it was when the run was taken the last time."""
+    taken = [state for state in await states_of(run.id) if state.is_pending()]
+    return taken[-1].state_details.deployment_concurrency_lease_id
 
 
 async def first_container(run: JobRun) -> str:
