@@ -177,7 +177,7 @@ class Runs:
             self._stumbles[flow_run.id] += 1
             if self._stumbles[flow_run.id] < _TRIES:
                 raise  # It is found among one's own, and begun anew.
-            logger.exception("The worker stumbled over run %s for the %dth time, and ends it", flow_run.id, _TRIES)
+            logger.exception("The worker stumbled over run %s %d times, and ends it", flow_run.id, _TRIES)
             with suppress(Exception):
                 await Remains(flow_run).end(self._api)
             # What an unforeseen error says may hold anything, secrets too.

@@ -135,7 +135,8 @@ async def test_a_worker_takes_only_the_runs_of_the_queues_that_it_is_given(api: 
     words = ("prefect-jobs", "worker", "--pool", name, "--work-queue", "fast", "--run-once")
     async with worker(*words) as started:
         assert await started.ended() == 0, started.said
-    assert [(await run.refresh()).state for run in (fast, plain)] == ["Completed", "Scheduled"]
+    assert (await fast.refresh()).state == "Completed"
+    assert (await plain.refresh()).state in ("Scheduled", "Late")
 
 
 @pytest.mark.parametrize(

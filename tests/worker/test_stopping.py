@@ -108,7 +108,7 @@ async def test_a_worker_that_waits_ends_though_another_has_taken_its_runs_over(
     worker.signal(signal.SIGTERM)
     await asyncio.sleep(1)
     worker.signal(signal.SIGSTOP)
-    await other.says("Taken over from supervisor", 30)
+    await other.says("Taken over from supervisor", 60)
     worker.signal(signal.SIGCONT)
     assert await worker.ended(20) == 0
     assert "has given this one up" in worker.said

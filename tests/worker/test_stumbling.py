@@ -44,12 +44,12 @@ async def test_a_run_that_the_worker_stumbles_over_each_time_crashes_and_says_wh
     for job in (broken, sound):
         await job.apply(work_pool=name)
     async with worker("python", script, name) as started:
-        run = await ended(await broken.run(), 60)
+        run = await ended(await broken.run())
         said = str(run.flow_run.state and run.flow_run.state.message)
         assert (run.state, run.attempts) == ("Crashed", [])
         assert "tried to begin or go on with the run 3 times" in said
         assert "a LookupError; the log of the worker shows where" in said
         assert "swordfish" not in said
         assert started.said.count("LookupError: the password is swordfish") == 3
-        after = await ended(await sound.run(), 60)
+        after = await ended(await sound.run())
         assert (after.state, await lines(after)) == ("Completed", ["sound"])
