@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -16,16 +17,18 @@ from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.loading import load_infrastructure
-from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments import run_form, schedules
 from prefect_jobs.deployments.both_ways import both_ways
+from prefect_jobs.deployments.kinds import ENTRYPOINTS, KINDS, deployment_name, kind_of, template_of
 from prefect_jobs.deployments.work_pool import ensure_work_pool
 from prefect_jobs.errors import JobError, OverrideError, TemplateError
-from prefect_jobs.flows.job import FLOW_NAME, entrypoint
 from prefect_jobs.job import Job
 from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.overrides import Overrides
+from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.request import Request, container_spec, shape
+from prefect_jobs.wiring import check_wiring
 
 _STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
 _PAGE = 200
@@ -33,9 +36,10 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What applying did to the deployment of one job."""
+    """What applying did to the deployment of one job or pipeline."""
 
-    job: str
+    name: str
+    """The deployment: ``job/train`` or ``pipeline/search``."""
     what: Literal["created", "updated", "unchanged", "removed"]
     version: str | None = None
     details: tuple[str, ...] = ()
@@ -45,29 +49,33 @@ class Change:
 
 async def apply_all(
     jobs: Iterable[Job],
+    pipelines: Iterable[Pipeline] = (),
     *,
     work_pool: str | None = DEFAULT_WORK_POOL,
     prune: bool = False,
     project: str | None = None,
 ) -> list[Change]:
-    """Apply jobs; everything is checked before the first change.
+    """Apply jobs, and pipelines of theirs or of jobs that are there; everything is checked before the first change.
 
-    ``prune`` removes the other jobs of the jobs' project. ``project`` names it where there may be no job left.
+    ``prune`` removes the other jobs and pipelines of their project. ``project`` names it where none of them may be
+    left.
 
     Raises:
-        TemplateError: a job is wrong, or asks for more than its infrastructure block allows.
+        TemplateError: a job is wrong, or asks for more than its infrastructure block allows; a pipeline is wrong, or
+            gives its jobs what they do not take.
         InfrastructureError: an image cannot be pinned.
     """
-    jobs = list(jobs)
-    project = _project_to_prune(jobs, project) if prune else None
-    deployed = [await _checked(job) for job in jobs]
+    jobs, pipelines = list(jobs), list(pipelines)
+    project = _project_to_prune([*jobs, *pipelines], project) if prune else None
+    deployed: list[DeployedJob | DeployedPipeline] = [await _checked(job) for job in jobs]
     async with get_client() as client:
+        deployed += [await _wired(client, pipeline, jobs) for pipeline in pipelines]
         if work_pool is not None:
             await ensure_work_pool(client, work_pool)
-        flow_id = await client.create_flow_from_name(FLOW_NAME)
-        changes = [await _apply_one(client, flow_id, each, work_pool) for each in deployed]
+        flows = {kind: await client.create_flow_from_name(kind) for kind in {each.kind for each in deployed}}
+        changes = [await _apply_one(client, flows[each.kind], each, work_pool) for each in deployed]
         if project is not None:
-            changes += await _prune(client, project, {job.name for job in jobs})
+            changes += await _prune(client, project, set(map(deployment_name, deployed)))
     return changes
 
 
@@ -78,6 +86,34 @@ apply = both_ways(apply_all)
 async def apply_job(job: Job, *, work_pool: str | None = DEFAULT_WORK_POOL) -> Change:
     """Apply one job (see `apply_all`)."""
     return (await apply_all([job], work_pool=work_pool))[0]
+
+
+@both_ways
+async def apply_pipeline(pipeline: Pipeline, *, work_pool: str | None = DEFAULT_WORK_POOL) -> Change:
+    """Apply one pipeline whose jobs are there (see `apply_all`)."""
+    return (await apply_all([], [pipeline], work_pool=work_pool))[0]
+
+
+async def _wired(client: PrefectClient, pipeline: Pipeline, jobs: list[Job]) -> DeployedPipeline:
+    """A pipeline as it is deployed: held against its jobs, those given and those that are there.
+
+    Raises:
+        TemplateError: the message names step and key.
+    """
+    try:
+        schedules.check(pipeline)
+        known = {job.name: job for job in jobs}
+        for name in pipeline.jobs:
+            if name not in known:
+                with suppress(ObjectNotFound):
+                    there = await client.read_deployment_by_name(f"{DeployedJob.kind}/{name}")
+                    if kind_of(there.parameters) == DeployedJob.kind:
+                        known[name] = cast("Job", template_of(there))
+        check_wiring(pipeline, known)
+    except JobError as error:
+        error.key = f"pipelines.{pipeline.name}"
+        raise
+    return DeployedPipeline(template=pipeline)
 
 
 async def _checked(job: Job) -> DeployedJob:
@@ -113,51 +149,53 @@ async def pinned(job: Job) -> DeployedJob:
         return DeployedJob(template=job, image=await engine.pin(job.image, job.pull_policy))
 
 
-def _project_to_prune(jobs: list[Job], project: str | None) -> str:
-    projects = {job.project for job in jobs} | ({project} if project is not None else set())
+def _project_to_prune(templates: list[Job | Pipeline], project: str | None) -> str:
+    projects = {template.project for template in templates} | ({project} if project is not None else set())
     if len(projects) > 1:
         raise TemplateError(
-            "pruning stays within one project, and these are jobs of more than one project: "
+            "pruning stays within one project, and these are of more than one project: "
             + ", ".join(sorted(str(each or "none") for each in projects))
         )
     if not projects or None in projects:
         raise TemplateError(
-            "pruning removes the jobs of a project that are no longer in its file, and the file names no project: "
-            "write 'project: NAME' at its top, apply it once, then prune"
+            "pruning removes the jobs and pipelines of a project that are no longer in its file, and the file names no "
+            "project: write 'project: NAME' at its top, apply it once, then prune"
         )
     return str(projects.pop())
 
 
-async def _apply_one(client: PrefectClient, flow_id: UUID, deployed: DeployedJob, work_pool: str | None) -> Change:
-    job = deployed.template
+async def _apply_one(
+    client: PrefectClient, flow_id: UUID, deployed: DeployedJob | DeployedPipeline, work_pool: str | None
+) -> Change:
+    name, template = deployment_name(deployed), deployed.template
     wanted = _fields(deployed, work_pool)
     try:
-        there = await client.read_deployment_by_name(f"{FLOW_NAME}/{job.name}")
+        there = await client.read_deployment_by_name(name)
     except ObjectNotFound:
         deployment_id = await client.create_deployment(
-            flow_id=flow_id, name=job.name, schedules=schedules.creations(job), **_for_creation(wanted)
+            flow_id=flow_id, name=template.name, schedules=schedules.creations(template), **_for_creation(wanted)
         )
-        return Change(job.name, "created", deployed.version, deployment_id=deployment_id)
-    wanted["entrypoint"] = entrypoint(job.parameters, there.entrypoint)
-    details = [name for name, value in wanted.items() if _current(there, name) != value]
+        return Change(name, "created", deployed.version, deployment_id=deployment_id)
+    wanted["entrypoint"] = ENTRYPOINTS[deployed.kind](template.parameters, there.entrypoint)
+    details = [field for field, value in wanted.items() if _current(there, field) != value]
     if details:
-        await client.update_deployment(there.id, DeploymentUpdate(**{name: wanted[name] for name in details}))
-    details += await schedules.reconcile(client, there, job)
-    return Change(job.name, "updated" if details else "unchanged", deployed.version, tuple(details), there.id)
+        await client.update_deployment(there.id, DeploymentUpdate(**{field: wanted[field] for field in details}))
+    details += await schedules.reconcile(client, there, template)
+    return Change(name, "updated" if details else "unchanged", deployed.version, tuple(details), there.id)
 
 
-def _fields(deployed: DeployedJob, work_pool: str | None) -> dict[str, Any]:
+def _fields(deployed: DeployedJob | DeployedPipeline, work_pool: str | None) -> dict[str, Any]:
     """Every field of the deployment that the template decides."""
-    job = deployed.template
-    concurrency = job.concurrency_policy
+    template = deployed.template
+    concurrency = template.concurrency_policy
     return {
         "version": deployed.version,
-        "description": job.description or "",
-        "parameters": {"job": deployed.document()},
-        "parameter_openapi_schema": run_form.schema(job),
+        "description": template.description or "",
+        "parameters": {deployed.kind: deployed.document()},
+        "parameter_openapi_schema": run_form.schema(template),
         "enforce_parameter_schema": True,
-        "entrypoint": entrypoint(job.parameters),
-        "tags": job.tags,
+        "entrypoint": ENTRYPOINTS[deployed.kind](template.parameters),
+        "tags": template.tags,
         "work_pool_name": work_pool,
         "concurrency_limit": concurrency.limit if concurrency else None,
         "concurrency_options": (
@@ -187,37 +225,31 @@ def _current(there: DeploymentResponse, name: str) -> Any:
 
 
 async def deployments(client: PrefectClient) -> list[DeploymentResponse]:
-    """All deployments that are jobs, by name."""
+    """All deployments that are jobs, by name, then all that are pipelines."""
     found: list[DeploymentResponse] = []
-    offset = 0
-    while True:
-        page = await client.read_deployments(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
-            sort=DeploymentSort.NAME_ASC,
-            limit=_PAGE,
-            offset=offset,
-        )
-        found += [each for each in page if is_ours(each)]
-        if len(page) < _PAGE:
-            return found
-        offset += _PAGE
-
-
-def is_ours(deployment: DeploymentResponse) -> bool:
-    """Whether a deployment of a flow of our name carries a template; somebody else may call a flow 'job' too."""
-    return isinstance(deployment.parameters.get("job"), dict)
-
-
-def template_of(deployment: DeploymentResponse) -> Job:
-    """The template that a deployment carries."""
-    return DeployedJob.parse(deployment.parameters["job"], deployment.version).template
+    for kind in KINDS:
+        offset = 0
+        while True:
+            page = await client.read_deployments(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[kind])),
+                sort=DeploymentSort.NAME_ASC,
+                limit=_PAGE,
+                offset=offset,
+            )
+            found += [each for each in page if kind_of(each.parameters) == kind]
+            if len(page) < _PAGE:
+                break
+            offset += _PAGE
+    return found
 
 
 async def _prune(client: PrefectClient, project: str, keep: set[str]) -> list[Change]:
     changes = []
-    for deployment in await deployments(client):
-        template = deployment.parameters["job"].get("template", {})
-        if template.get("project") == project and deployment.name not in keep:
+    # A pipeline goes before its jobs.
+    for deployment in reversed(await deployments(client)):
+        kind = str(kind_of(deployment.parameters))
+        name, template = f"{kind}/{deployment.name}", deployment.parameters[kind].get("template", {})
+        if template.get("project") == project and name not in keep:
             await client.delete_deployment(deployment.id)
-            changes.append(Change(deployment.name, "removed", deployment.version, deployment_id=deployment.id))
+            changes.append(Change(name, "removed", deployment.version, deployment_id=deployment.id))
     return changes

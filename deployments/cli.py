@@ -43,7 +43,7 @@ app = App(
     help_format="plaintext",
 )
 
-File = Annotated[Path, Parameter(help="The document with the jobs.")]
+File = Annotated[Path, Parameter(help="The document with jobs and pipelines.")]
 RunName = Annotated[str, Parameter(help="The run's id or name.")]
 As = Annotated[bool, Parameter(name=["--json"], negative="", help="Print JSON for programs.")]
 
@@ -101,7 +101,9 @@ def apply(
     work_pool: Annotated[
         str, Parameter(name=["--work-pool", "--pool"], help="Where runs are sent.")
     ] = DEFAULT_WORK_POOL,
-    prune: Annotated[bool, Parameter(negative="", help="Remove jobs of the file's project that left it.")] = False,
+    prune: Annotated[
+        bool, Parameter(negative="", help="Remove jobs and pipelines of the file's project that left it.")
+    ] = False,
 ) -> None:
     """Make the deployments what the document says. The same document changes nothing."""
     from prefect_jobs.document import read_document
@@ -111,19 +113,21 @@ def apply(
     from prefect_jobs.deployments.apply import apply as apply_jobs
 
     try:
-        changes = apply_jobs(document.jobs, work_pool=work_pool, prune=prune, project=document.project)
+        changes = apply_jobs(
+            document.jobs, document.pipelines, work_pool=work_pool, prune=prune, project=document.project
+        )
     except JobError as error:
         if place := document.places.get(error.key or ""):
             _fail(f"{place}: {error.key}: {error}")
         raise
     for change in changes:
         details = f" ({', '.join(change.details)})" if change.details else ""
-        print(f"job/{change.job}: {change.what}{details}, version {change.version}")
+        print(f"{change.name}: {change.what}{details}, version {change.version}")
 
 
 @_command(_JOBS)
 def list_jobs(*, as_json: As = False) -> None:
-    """Show all jobs."""
+    """Show all jobs and pipelines."""
     rows = _in_loop(_list)
     show_rows(rows, as_json, "No jobs yet; 'prefect-jobs apply' adds those of jobs.yaml.")
 
@@ -138,7 +142,7 @@ def schema() -> None:
 
 @_command(_RUNS)
 def run(
-    job: Annotated[str, Parameter(help="The job's name.")],
+    job: Annotated[str, Parameter(help="The name of the job, or of the pipeline: pipeline/NAME.")],
     /,
     *args: Annotated[str, Parameter(help="After --: arguments in place of the job's.")],
     param: Annotated[
@@ -162,7 +166,7 @@ def run(
         bool, Parameter(name=["--watch", "-w"], negative="", help="Follow it and end with its exit code.")
     ] = False,
 ) -> int | None:
-    """Start a run of a job; what is given here overrides the template for this run."""
+    """Start a run of a job or a pipeline; what is given here overrides the job's template for this run."""
     texts = _values("--param", param)
     for override, option in OVERRIDE_OPTIONS.items():
         if override in texts:
@@ -177,10 +181,10 @@ def run(
         "inputs": _values("--input", input_) or None,
     }
 
-    from prefect_jobs.deployments.runs import start_run
+    from prefect_jobs.deployments.runs import start
 
     asked = {key: value for key, value in overrides.items() if value is not None}
-    started = start_run(job, asked, texts=texts, run_name=name, run_tags=tag)
+    started = start(job, asked, texts=texts, run_name=name, run_tags=tag)
     print(f"{started.name} ({started.id})")
     return terminal.watch(started) if watch else None
 
@@ -216,7 +220,7 @@ def cancel(
 
 @_command(_RUNS)
 def runs(
-    job: Annotated[str | None, Parameter(help="Only the runs of this job.")] = None,
+    job: Annotated[str | None, Parameter(help="Only the runs of this job or pipeline.")] = None,
     /,
     *,
     limit: Annotated[int, Parameter(help="How many, the newest first.")] = 20,
@@ -227,8 +231,8 @@ def runs(
 
 
 @_command(_RUNS)
-def show(what: Annotated[str, Parameter(help="A job's name, or a run's id or name.")], /) -> None:
-    """Show a job as YAML with its version and schedules, or a run with all its attempts."""
+def show(what: Annotated[str, Parameter(help="The name of a job or a pipeline, or a run's id or name.")], /) -> None:
+    """Show a job or a pipeline as YAML with its version and schedules, or a run with all its attempts."""
     print(_in_loop(_describe, what))
 
 

@@ -159,7 +159,7 @@ class _Demo:
         block = Process(workspace=EXAMPLE, search_path=[str(environment / "bin")])
         await block.asave("iris", overwrite=True)
         for change in await apply_all(read(EXAMPLE / "jobs.yaml")):
-            self.tell.step(f"job/{change.job} {change.what}, version {change.version}")
+            self.tell.step(f"{change.name} {change.what}, version {change.version}")
         for model in MODELS:
             self.runs[model] = run = await start_run("train", {"MODEL_CLASS": model})
             self.tell.step(f"{model}: run {run.name}")

@@ -1,4 +1,4 @@
-"""What the command line lists and shows of jobs and runs."""
+"""What the command line lists and shows of jobs, pipelines and runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
-    DeploymentFilterName,
+    DeploymentFilterId,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -19,26 +19,31 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 
 from prefect_jobs import document
-from prefect_jobs.deployments.apply import deployments, template_of
-from prefect_jobs.deployments.runs import find_run, read_job
+from prefect_jobs.deployed import DeployedJob, DeployedPipeline
+from prefect_jobs.deployments.apply import deployments
+from prefect_jobs.deployments.kinds import KINDS, deployed_in, deployment_name, kind_of, template_of
+from prefect_jobs.deployments.runs import find_run, read_template
 from prefect_jobs.errors import NotFoundError, VersionError
-from prefect_jobs.flows.job import FLOW_NAME
 from prefect_jobs.flows.records import outcomes
+from prefect_jobs.job import Job
 
 
 async def list_jobs(client: PrefectClient) -> list[dict[str, Any]]:
-    """A row for each job; one whose template cannot be read has a note that says why."""
+    """A row for each job and each pipeline; one whose template cannot be read has a note that says why."""
     rows: list[dict[str, Any]] = []
     for deployment in await deployments(client):
-        row = {"job": deployment.name, "version": deployment.version}
+        kind = kind_of(deployment.parameters)
+        row: dict[str, Any] = {"job": deployment.name if kind == DeployedJob.kind else f"{kind}/{deployment.name}"}
+        row |= {"version": deployment.version, "infrastructure": None, "image": None}
+        row |= {"schedules": _schedules(deployment), "description": None}
         try:
-            job = template_of(deployment)
+            template = template_of(deployment)
         except VersionError as error:
-            row |= {"infrastructure": None, "image": None, "schedules": _schedules(deployment), "description": None}
             row["note"] = str(error)
         else:
-            row |= {"infrastructure": job.infrastructure, "image": job.image, "schedules": _schedules(deployment)}
-            row["description"] = job.description
+            row["description"] = template.description
+            if isinstance(template, Job):
+                row |= {"infrastructure": template.infrastructure, "image": template.image}
         rows.append(row)
     return rows
 
@@ -49,17 +54,16 @@ def _schedules(deployment: DeploymentResponse) -> str:
     )
 
 
-async def list_runs(client: PrefectClient, job: str | None, limit: int) -> list[dict[str, Any]]:
-    """A row for each of the latest runs.
+async def list_runs(client: PrefectClient, of: str | None, limit: int) -> list[dict[str, Any]]:
+    """A row for each of the latest runs, or those ``of`` a job or a pipeline.
 
     Raises:
-        NotFoundError: there is no such job.
+        NotFoundError: there is no such job or pipeline.
     """
-    if job is not None:
-        await read_job(client, job)
+    deployment = None if of is None else await read_template(client, of)
     found = await client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[job])) if job else None,
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(KINDS))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])) if deployment else None,
         # Schedules make runs days ahead; those are no latest runs.
         flow_run_filter=FlowRunFilter(
             expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC) + timedelta(seconds=5))
@@ -71,12 +75,12 @@ async def list_runs(client: PrefectClient, job: str | None, limit: int) -> list[
 
 
 def _row(flow_run: FlowRun) -> dict[str, Any]:
-    deployed = flow_run.parameters.get("job")
-    template = deployed.get("template", {}) if isinstance(deployed, dict) else {}
+    kind = kind_of(flow_run.parameters)
+    name = flow_run.parameters[kind].get("template", {}).get("name") if kind else None
     start = flow_run.start_time or flow_run.expected_start_time
     return {
         "run": flow_run.name,
-        "job": template.get("name"),
+        "job": name if kind == DeployedJob.kind else f"{kind}/{name}" if kind else None,
         "state": flow_run.state.name if flow_run.state else None,
         "started": f"{start.astimezone():%Y-%m-%d %H:%M:%S}" if start else None,
         "seconds": round(flow_run.estimated_run_time.total_seconds(), 1),
@@ -86,31 +90,34 @@ def _row(flow_run: FlowRun) -> dict[str, Any]:
 
 
 async def describe(client: PrefectClient, what: str) -> str:
-    """A job as its document, or a run with its parameters and attempts.
+    """A job or a pipeline as its document, or a run with its parameters and attempts.
 
     Raises:
         NotFoundError: it is neither.
     """
     try:
-        deployment = await read_job(client, what)
+        deployment = await read_template(client, what)
     except NotFoundError as no_job:
         try:
             run = await find_run(client, what)
         except NotFoundError as no_run:
             raise NotFoundError(f"{no_job}\n{no_run}") from None
         return await _describe_run(client, run.flow_run)
-    job = template_of(deployment)
-    image = deployment.parameters["job"].get("image")
-    head = [f"# deployment: {FLOW_NAME}/{job.name}", f"# version: {deployment.version}"]
-    head += [f"# image: {image}"] if image else []
+    deployed = deployed_in(deployment)
+    head = [f"# deployment: {deployment_name(deployed)}", f"# version: {deployment.version}"]
+    if isinstance(deployed, DeployedPipeline):
+        text = document.dumps([], [deployed.template])
+    else:
+        text = document.dumps([deployed.template])
+        head += [f"# image: {deployed.image}"] if deployed.image else []
     head += [f"# schedules: {_schedules(deployment)}"] if deployment.schedules else []
-    return "\n".join([*head, document.dumps([job]).rstrip()])
+    return "\n".join([*head, text.rstrip()])
 
 
 async def _describe_run(client: PrefectClient, flow_run: FlowRun) -> str:
     fresh = await client.read_flow_run(flow_run.id)
     lines = [f"{key + ':':<10} {value}" for key, value in _row(fresh).items()]
-    given = {name: value for name, value in fresh.parameters.items() if name != "job"}
+    given = {name: value for name, value in fresh.parameters.items() if name not in KINDS}
     lines += [f"{'asked for:':<10} {given}"] if given else []
     lines += [f"{'tags:':<10} {', '.join(fresh.tags)}"] if fresh.tags else []
     for outcome in await outcomes(client, flow_run.id):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect_jobs.job import INFRASTRUCTURE_NAME, PLACE, Job
+from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.quantities import Duration
 
 _WORDS = {"type": "array", "items": {"type": "string"}}
@@ -13,20 +14,23 @@ _DURATION = "([0-9.]+[dhms]?)+"
 _AMOUNT = "[0-9.]+[kMGTP]?i?"
 
 
-def schema(job: Job) -> dict[str, Any]:
-    """The deployment's parameter schema: the job's own parameters first, then what a run may override.
+def schema(template: Job | Pipeline) -> dict[str, Any]:
+    """The deployment's parameter schema: the typed parameters first, then what a run of a job may override.
 
-    ``job`` itself, the hidden parameter that carries the template, has no property, so that no form shows it; all
-    other names are refused.
+    The hidden parameter that carries the template has no property, so that no form shows it; all other names are
+    refused.
     """
-    properties = {name: parameter.json_schema() for name, parameter in job.parameters.items()}
-    properties |= _overrides(job)
+    properties = {name: parameter.json_schema() for name, parameter in template.parameters.items()}
+    hidden: tuple[str, ...] = ("pipeline",)
+    if isinstance(template, Job):
+        properties |= _overrides(template)
+        hidden = ("job", *PLACE)
     return {
         "title": "Parameters",
         "type": "object",
         "properties": _in_order(properties),
-        "required": [name for name, parameter in job.parameters.items() if parameter.required],
-        "propertyNames": {"enum": [*properties, "job", *PLACE]},
+        "required": [name for name, parameter in template.parameters.items() if parameter.required],
+        "propertyNames": {"enum": [*properties, *hidden]},
     }
 
 

@@ -1,4 +1,4 @@
-"""Handles of job runs: start one, watch it, read its lines, cancel it, and learn how it ended."""
+"""Handles of runs: start one, watch it, read its lines, cancel it, and learn how it ended."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from prefect_jobs.deployments.apply import is_ours, template_of
+from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments.both_ways import both_ways
 from prefect_jobs.deployments.cancelling import ask, see_to_it
+from prefect_jobs.deployments.kinds import KINDS, is_ours, kind_of, template_of
 from prefect_jobs.deployments.printing import nothing, print_log, print_state
 from prefect_jobs.deployments.watch import all_logs, follow, read_run
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.insisting import insist
-from prefect_jobs.flows.job import FLOW_NAME
 from prefect_jobs.flows.records import outcomes
-from prefect_jobs.job import OVERRIDES
+from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.outcome import Outcome
-from prefect_jobs.parameters import read_texts
+from prefect_jobs.parameters import read_texts, resolve
 from prefect_jobs.request import Request
 
 
 class JobRun:
-    """One run of a job. Every method is awaited in a running event loop and simply called in a script.
+    """One run of a job or a pipeline. Every method is awaited in a running event loop and simply called in a script.
 
     Example:
         >>> run = job.run(MODEL_CLASS="forest")
@@ -43,7 +43,7 @@ class JobRun:
         self.name: str = flow_run.name
         self.flow_run = flow_run
         self.attempts: list[Outcome] = []
-        """The outcomes of the attempts that have ended, as of the last look."""
+        """The outcomes of the attempts that have ended, as of the last look; those of a pipeline are its children's."""
 
     def __repr__(self) -> str:
         return f"JobRun({self.name!r}, {self.state!r}, id={str(self.id)!r})"
@@ -157,20 +157,74 @@ async def start_run(
         OverrideError: a parameter or an override is wrong; the message names it.
     """
     async with get_client() as client:
-        deployment = await read_job(client, job)
-        template = template_of(deployment)
-        given = {**(parameters or {}), **read_texts(template.parameters, texts or {}, job)}
+        return await _start(client, await read_job(client, job), parameters, texts, run_name, run_tags)
+
+
+@both_ways
+async def start_pipeline(
+    pipeline: str,
+    parameters: dict[str, Any] | None = None,
+    *,
+    run_name: str | None = None,
+    run_tags: list[str] | None = None,
+) -> JobRun:
+    """Start a run of the deployment ``pipeline/<pipeline>``.
+
+    Raises:
+        NotFoundError: there is no such pipeline.
+        OverrideError: a parameter is wrong; the message names it.
+    """
+    async with get_client() as client:
+        deployment = await read_template(client, f"{DeployedPipeline.kind}/{pipeline}")
+        return await _start(client, deployment, parameters, None, run_name, run_tags)
+
+
+@both_ways
+async def start(
+    reference: str,
+    parameters: dict[str, Any] | None = None,
+    *,
+    texts: dict[str, str] | None = None,
+    run_name: str | None = None,
+    run_tags: list[str] | None = None,
+) -> JobRun:
+    """Start a run of a job or a pipeline, as a person names it (see `read_template`).
+
+    Raises:
+        NotFoundError, OverrideError: as `start_run`.
+    """
+    async with get_client() as client:
+        return await _start(client, await read_template(client, reference), parameters, texts, run_name, run_tags)
+
+
+async def _start(
+    client: PrefectClient,
+    deployment: DeploymentResponse,
+    parameters: dict[str, Any] | None,
+    texts: dict[str, str] | None,
+    run_name: str | None,
+    run_tags: list[str] | None,
+) -> JobRun:
+    template = template_of(deployment)
+    owner = f"{kind_of(deployment.parameters)} {template.name!r}"
+    given = {**(parameters or {}), **read_texts(template.parameters, texts or {}, owner)}
+    if isinstance(template, Job):
         request = Request.parse(template, given)
-        typed = {name: value for name, value in given.items() if name not in OVERRIDES}
-        try:
-            flow_run = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=typed | request.overrides.as_form(), name=run_name, tags=run_tags
-            )
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == 409:
-                raise OverrideError(f"job {job!r}: {error.response.json().get('detail', error)}") from error
-            raise
-        return JobRun(flow_run)
+        asked = {name: value for name, value in given.items() if name not in OVERRIDES} | request.overrides.as_form()
+    elif overrides := sorted(given.keys() & set(OVERRIDES) - template.parameters.keys()):
+        raise OverrideError(f"{owner} takes no override such as {overrides[0]!r}; its steps say what their jobs run")
+    else:
+        resolve(template.parameters, given, owner)
+        asked = given
+    try:
+        flow_run = await client.create_flow_run_from_deployment(
+            deployment.id, parameters=asked, name=run_name, tags=run_tags
+        )
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code == 409:
+            raise OverrideError(f"{owner}: {error.response.json().get('detail', error)}") from error
+        raise
+    return JobRun(flow_run)
 
 
 async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:
@@ -179,17 +233,29 @@ async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:
     Raises:
         NotFoundError: there is none of that name, or it is somebody else's.
     """
-    try:
-        deployment = await client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
-    except ObjectNotFound as error:
-        raise NotFoundError(
-            f"there is no job {name!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some"
-        ) from error
-    if not is_ours(deployment):
-        raise NotFoundError(
-            f"the deployment '{FLOW_NAME}/{name}' was not made by prefect-jobs; 'prefect-jobs list' shows all jobs"
-        )
-    return deployment
+    return await read_template(client, f"{DeployedJob.kind}/{name}")
+
+
+async def read_template(client: PrefectClient, reference: str) -> DeploymentResponse:
+    """The deployment of a job or a pipeline: ``job/train``, ``pipeline/search``, or a name, which is a job's first.
+
+    Raises:
+        NotFoundError: there is none of that name, or it is somebody else's.
+    """
+    kind, slash, name = reference.partition("/")
+    names = [reference] if slash else [f"{kind}/{reference}" for kind in KINDS]
+    for full_name in names:
+        try:
+            deployment = await client.read_deployment_by_name(full_name)
+        except ObjectNotFound:
+            continue
+        if not is_ours(deployment):
+            raise NotFoundError(
+                f"the deployment {full_name!r} was not made by prefect-jobs; 'prefect-jobs list' shows all jobs"
+            )
+        return deployment
+    what = f"{kind} {name!r}" if slash else f"job or pipeline {reference!r}"
+    raise NotFoundError(f"there is no {what}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some")
 
 
 async def find_run(client: PrefectClient, reference: str) -> JobRun:
@@ -204,11 +270,11 @@ async def find_run(client: PrefectClient, reference: str) -> JobRun:
         pass
     except ValueError:
         found = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(KINDS))),
             flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[reference])),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=1,
         )
         if found:
             return JobRun(found[0])
-    raise NotFoundError(f"there is no job run {reference!r}; 'prefect-jobs runs' shows the latest")
+    raise NotFoundError(f"there is no run {reference!r}; 'prefect-jobs runs' shows the latest")

@@ -1,4 +1,4 @@
-"""A job's schedules beside those that its deployment has: what to add, to change and to take away."""
+"""A template's schedules beside those that its deployment has: what to add, to change and to take away."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.job import Job, Schedule
+from prefect_jobs.parameters import resolve
+from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.request import Request
 from prefect_jobs.wording import complaint
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 
-def slugs(job: Job) -> dict[str, Schedule]:
-    """The job's schedules by slug: what a schedule is called follows from when it fires, not from its place."""
+def slugs(template: Job | Pipeline) -> dict[str, Schedule]:
+    """A template's schedules by slug: what a schedule is called follows from when it fires, not from its place."""
     found: dict[str, Schedule] = {}
-    for schedule in job.schedules:
+    for schedule in template.schedules:
         kind = "cron" if schedule.cron else "interval" if schedule.interval else "rrule"
         text = f"{getattr(schedule, kind)} {schedule.timezone}"
         readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
@@ -37,19 +39,23 @@ def slugs(job: Job) -> dict[str, Schedule]:
     return found
 
 
-def check(job: Job) -> None:
-    """Refuse schedules that Prefect does not take, or whose parameters the job does not take.
+def check(template: Job | Pipeline) -> None:
+    """Refuse schedules that Prefect does not take, or whose parameters the template does not take.
 
     Raises:
-        TemplateError: the message names job and schedule.
+        TemplateError: the message names job or pipeline, and schedule.
     """
-    for slug, schedule in slugs(job).items():
+    kind = "job" if isinstance(template, Job) else "pipeline"
+    for slug, schedule in slugs(template).items():
         try:
             prefect_schedule(schedule)
-            Request.parse(job, {**job.defaults(), **schedule.parameters})
+            if isinstance(template, Job):
+                Request.parse(template, {**template.defaults(), **schedule.parameters})
+            else:
+                resolve(template.parameters, schedule.parameters, f"pipeline {template.name!r}")
         except (ValidationError, OverrideError) as error:
             words = complaint(error.errors()[0], Schedule) if isinstance(error, ValidationError) else str(error)
-            raise TemplateError(f"job {job.name!r}, schedule {slug}: {words}") from error
+            raise TemplateError(f"{kind} {template.name!r}, schedule {slug}: {words}") from error
 
 
 def prefect_schedule(schedule: Schedule) -> CronSchedule | IntervalSchedule | RRuleSchedule:
@@ -62,9 +68,9 @@ def prefect_schedule(schedule: Schedule) -> CronSchedule | IntervalSchedule | RR
     return RRuleSchedule(rrule=schedule.rrule, timezone=schedule.timezone)
 
 
-def creations(job: Job) -> list[DeploymentScheduleCreate]:
-    """All schedules of a job, for a deployment that has none."""
-    return [_creation(slug, schedule) for slug, schedule in slugs(job).items()]
+def creations(template: Job | Pipeline) -> list[DeploymentScheduleCreate]:
+    """All schedules of a template, for a deployment that has none."""
+    return [_creation(slug, schedule) for slug, schedule in slugs(template).items()]
 
 
 def _creation(slug: str, schedule: Schedule) -> DeploymentScheduleCreate:
@@ -73,12 +79,12 @@ def _creation(slug: str, schedule: Schedule) -> DeploymentScheduleCreate:
     )
 
 
-async def reconcile(client: PrefectClient, deployment: DeploymentResponse, job: Job) -> list[str]:
-    """Make a deployment's schedules those of the job, and say what was changed.
+async def reconcile(client: PrefectClient, deployment: DeploymentResponse, template: Job | Pipeline) -> list[str]:
+    """Make a deployment's schedules those of the template, and say what was changed.
 
     A schedule is known by its slug: it keeps its id, so that no tick runs twice, and its pause, for a person set that.
     """
-    wanted = slugs(job)
+    wanted = slugs(template)
     there = {schedule.slug: schedule for schedule in await client.read_deployment_schedules(deployment.id)}
     changes = []
     for slug, schedule in there.items():

@@ -12,7 +12,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,8 +42,12 @@ class Cancellation:
 
 
 @asynccontextmanager
-async def heeding_cancellation(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -> AsyncIterator[Cancellation]:
+async def heeding_cancellation(
+    client: PrefectClient, run_id: UUID, bell: asyncio.Event, worker_seconds: float = _WORKER_SECONDS
+) -> AsyncIterator[Cancellation]:
     """End the block early when the run is cancelled; ``heard`` tells so. ``bell`` rings when it may be.
+
+    A worker beside this process, if there is one, has ``worker_seconds`` to act before.
 
     Raises:
         TerminationSignal: the process was told to end (SIGTERM) and the run was not cancelled, as Prefect has it.
@@ -53,7 +57,7 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID, bell: asynci
     cancellation = Cancellation()
 
     async def heed() -> None:
-        await _cancelled(client, run_id, bell)
+        await _cancelled(client, run_id, bell, worker_seconds)
         cancellation.heard = True
         if not cancellation.told:
             working.cancel()
@@ -81,6 +85,11 @@ async def heeding_cancellation(client: PrefectClient, run_id: UUID, bell: asynci
                     raise TerminationSignal(signal=signal.SIGTERM)
     finally:
         heeding.cancel()
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """Go on to the end of the block, also where this process is told to end meanwhile."""
+    return _told_to_end(lambda: None)
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def cancelled_message(state: State[Any] | None, how: str = NOTHING_LEFT) -> str:
     return f"{who}; {how}"
 
 
-async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -> None:
+async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event, worker_seconds: float) -> None:
     """Wait until the run is cancelled and its worker, if it has one beside this process, has had the time to act."""
     while True:
         await bell.wait()
@@ -147,7 +156,7 @@ async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event) -
             return
         if flow_run.state is not None and flow_run.state.is_cancelling():
             if has_its_own_process():
-                await asyncio.sleep(_WORKER_SECONDS)
+                await asyncio.sleep(worker_seconds)
             return
 
 

@@ -1,24 +1,16 @@
-"""The flow of a job run: check the request, run attempts, return the state that says how it ended.
-
-Deployments name it with the job's typed parameters in brackets, ``prefect_jobs.flows.job.run_job[MODEL_CLASS,size]``,
-because Prefect hands a flow only parameters that its signature has. `__getattr__` makes the flow of that signature.
-"""
+"""The flow of a job run: check the request, run attempts, return the state that says how it ended."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
-from collections.abc import Iterable
-from functools import cache
 from typing import Any, cast
 
-from prefect import Flow, get_run_logger
+from prefect import get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Failed
 
 from prefect_jobs.blocks.loading import load_infrastructure
@@ -27,6 +19,7 @@ from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
 from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message, heeding_cancellation
 from prefect_jobs.flows.ending import Remains
+from prefect_jobs.flows.entrypoints import Entrypoints
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled
 from prefect_jobs.flows.insisting import run_now
@@ -110,44 +103,5 @@ def _described(spec: ContainerSpec) -> str:
     return "" if spec.image is None else f", image {spec.image}"
 
 
-@cache
-def flow_of(names: tuple[str, ...]) -> Flow[..., State[Any]]:
-    """The flow whose signature has these typed parameters beside the template and the overrides."""
-
-    async def run_job(**parameters: Any) -> State[Any]:
-        return await _run(parameters)
-
-    known = ("job", *names, *OVERRIDES, *PLACE)
-    run_job.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known]
-    )
-    run_job.__doc__ = "Run one container job."
-    # The server has checked the parameters against the deployment's schema, and the flow checks them against the job.
-    # It keeps no result; without a storage Prefect asks the server for one, each time and with all else waiting.
-    storage = get_current_settings().results.local_storage_path
-    made: Any = Flow(
-        cast("Any", run_job), name=FLOW_NAME, validate_parameters=False, persist_result=False, result_storage=storage
-    )
-    return cast("Flow[..., State[Any]]", made)
-
-
-def entrypoint(parameters: Iterable[str], earlier: str | None = None) -> str:
-    """By which a deployment names the flow for these typed parameters.
-
-    Those of its ``earlier`` entrypoint stay: a run that waits was started with them.
-    """
-    names = ",".join(dict.fromkeys([*parameters, *_names((earlier or "").removeprefix(f"{__name__}."))]))
-    return f"{__name__}.run_job[{names}]" if names else f"{__name__}.run_job"
-
-
-def _names(function: str) -> tuple[str, ...]:
-    """The typed parameters in ``run_job[MODEL_CLASS,size]``."""
-    if function.startswith("run_job[") and function.endswith("]"):
-        return tuple(function.removeprefix("run_job[").removesuffix("]").split(","))
-    return ()
-
-
-def __getattr__(name: str) -> Flow[..., State[Any]]:
-    if name == "run_job" or (name.startswith("run_job[") and name.endswith("]")):
-        return flow_of(_names(name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_FLOWS = Entrypoints(__name__, FLOW_NAME, _run, (*OVERRIDES, *PLACE), "Run one container job.")
+flow_of, entrypoint, __getattr__ = _FLOWS.flow_of, _FLOWS.entrypoint, _FLOWS.named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     TaskRunFilter,
 )
+from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import ValidationError
 
@@ -22,6 +24,8 @@ from prefect_jobs.outcome import Outcome
 
 # Prefect's UI does not draw a table with an empty heading.
 _NAME, _VALUE = "outcome", "value"
+# The API lists no more at once; a run has one artifact for each attempt.
+_PAGE, _RUNS_AT_ONCE = 200, 100
 _NAMES = {"tail": "last lines"}
 
 
@@ -47,21 +51,43 @@ def _shown(key: str, value: Any) -> Any:
 
 async def outcomes(client: PrefectClient, run_id: UUID) -> list[Outcome]:
     """The outcomes of a run's attempts so far, in their order."""
-    artifacts = await client.read_artifacts(
-        artifact_filter=ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]), type=ArtifactFilterType(any_=["table"])
-        ),
-        # The server refuses a missing filter, and takes an empty one for none.
-        flow_run_filter=FlowRunFilter(),
-        task_run_filter=TaskRunFilter(),
-        sort=ArtifactSort.CREATED_DESC,
-        limit=200,
-    )
-    # The newest comes first. An attempt has two where the answer to the first was lost.
-    found = {
-        outcome.attempt: outcome for artifact in reversed(artifacts) if (outcome := _parse(artifact.data)) is not None
-    }
-    return [found[attempt] for attempt in sorted(found)]
+    return (await outcomes_of(client, [run_id])).get(run_id, [])
+
+
+async def outcomes_of(client: PrefectClient, run_ids: Sequence[UUID]) -> dict[UUID, list[Outcome]]:
+    """The outcomes of the attempts of many runs, by run and in their order; runs without any are left out."""
+    # An attempt has two where the answer to the first was lost: the newest counts, and comes first.
+    found: dict[UUID, dict[int, Outcome]] = {}
+    for start in range(0, len(run_ids), _RUNS_AT_ONCE):
+        chosen = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=list(run_ids[start : start + _RUNS_AT_ONCE])),
+            type=ArtifactFilterType(any_=["table"]),
+        )
+        async for artifact in _artifacts(client, chosen):
+            outcome = _parse(artifact.data)
+            if outcome is not None and artifact.flow_run_id is not None:
+                found.setdefault(artifact.flow_run_id, {}).setdefault(outcome.attempt, outcome)
+    return {run_id: [of_run[attempt] for attempt in sorted(of_run)] for run_id, of_run in found.items()}
+
+
+async def _artifacts(client: PrefectClient, chosen: ArtifactFilter) -> AsyncIterator[Artifact]:
+    """The artifacts that a filter chooses, the newest first."""
+    offset = 0
+    while True:
+        page = await client.read_artifacts(
+            artifact_filter=chosen,
+            # The server refuses a missing filter, and takes an empty one for none.
+            flow_run_filter=FlowRunFilter(),
+            task_run_filter=TaskRunFilter(),
+            sort=ArtifactSort.CREATED_DESC,
+            limit=_PAGE,
+            offset=offset,
+        )
+        for artifact in page:
+            yield artifact
+        if len(page) < _PAGE:
+            return
+        offset += _PAGE
 
 
 def _parse(data: Any) -> Outcome | None:

@@ -25,6 +25,9 @@ _STATES = {
     Reason.CANCELLED: (StateType.CANCELLED, "Cancelled"),
 }
 
+STATE_NAMES = frozenset(name for _, name in _STATES.values())
+"""The names of the states in which runs of jobs end."""
+
 
 def run_state(outcome: Outcome) -> State[Any]:
     """The state of an attempt, and of the run whose last attempt it was."""

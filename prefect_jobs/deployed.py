@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
@@ -89,6 +90,32 @@ class DeployedPipeline(Deployed):
 
     kind = "pipeline"
     template: Pipeline
+
+    def document(self) -> dict[str, Any]:
+        """The mapping that travels as the hidden parameter ``pipeline``.
+
+        Databases forget the order of keys, so that it names the steps, and the parameters of each matrix, in theirs.
+        """
+        steps = self.template.steps.items()
+        order = [[name, list(step.matrix.axes) if step.matrix else []] for name, step in steps]
+        return {**super().document(), "order": order}
+
+    @classmethod
+    def parse(cls, document: Any, version: str | None) -> Self:
+        """As every deployed template is read; steps and matrices have the order in which they were written."""
+        with suppress(LookupError, TypeError, ValueError, AttributeError):  # What it lacks is named below.
+            template, order = dict(document["template"]), document["order"]
+            template["steps"] = _ordered(template["steps"], [name for name, _ in order])
+            for name, axes in order:
+                if axes:
+                    step = template["steps"][name]
+                    template["steps"][name] = {**step, "matrix": _ordered(step["matrix"], axes)}
+            document = {"template": template}
+        return super().parse(document, version)
+
+
+def _ordered(mapping: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    return {name: mapping[name] for name in [*names, *(name for name in mapping if name not in names)]}
 
 
 def _canonical(value: Any) -> Any:

@@ -171,28 +171,28 @@ def check_name(name: str, taken: frozenset[str]) -> None:
         )
 
 
-def resolve(parameters: Parameters, given: dict[str, Any], job: str) -> dict[str, Value]:
-    """The value of every parameter of a run: what was given, else the default.
+def resolve(parameters: Parameters, given: dict[str, Any], owner: str) -> dict[str, Value]:
+    """The value of every parameter of a run: what was given, else the default; ``owner`` is ``job 'train'``.
 
     Raises:
         OverrideError: an unknown name, a wrong value or a missing one; the message names it.
     """
     if unknown := sorted(given.keys() - parameters.keys()):
         known = ", ".join(parameters) or "none"
-        raise OverrideError(f"job {job!r} has no parameter {', '.join(map(repr, unknown))}; it has: {known}")
+        raise OverrideError(f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has: {known}")
     values: dict[str, Value] = {}
     for name, parameter in parameters.items():
         value = given.get(name)
         value = parameter.default if value is None else value
         if value is None:
-            raise OverrideError(f"job {job!r} needs a value for parameter {name!r}, which has no default")
+            raise OverrideError(f"{owner} needs a value for parameter {name!r}, which has no default")
         if problem := parameter.problem_with(value):
-            raise OverrideError(f"parameter {name!r} of job {job!r}: {value!r} is not allowed: {problem}")
+            raise OverrideError(f"parameter {name!r} of {owner}: {value!r} is not allowed: {problem}")
         values[name] = value
     return values
 
 
-def read_texts(parameters: Parameters, texts: dict[str, str], job: str) -> dict[str, Any]:
+def read_texts(parameters: Parameters, texts: dict[str, str], owner: str) -> dict[str, Any]:
     """Values that a person typed, each read by the type of its parameter; unknown names are left to `resolve`.
 
     Raises:
@@ -203,7 +203,7 @@ def read_texts(parameters: Parameters, texts: dict[str, str], job: str) -> dict[
         try:
             values[name] = parameters[name].read(text) if name in parameters else text
         except ValueError as error:
-            raise OverrideError(f"parameter {name!r} of job {job!r}: {error}") from None
+            raise OverrideError(f"parameter {name!r} of {owner}: {error}") from None
     return values
 
 

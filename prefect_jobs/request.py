@@ -53,7 +53,7 @@ class Request(Model):
         values = typed.resolve(
             job.parameters,
             {name: value for name, value in given.items() if name not in (*OVERRIDES, *PLACE)},
-            job.name,
+            f"job {job.name!r}",
         )
         return cls(parameters=values, overrides=overrides, **{name: given[name] for name in PLACE if name in given})
 

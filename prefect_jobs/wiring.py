@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefect_jobs.errors import OverrideError
+from prefect_jobs.errors import OverrideError, TemplateError
 from prefect_jobs.job import Job
 from prefect_jobs.model import Problem
 from prefect_jobs.parameters import Parameter
@@ -24,6 +24,17 @@ def wiring_problems(pipeline: Pipeline, jobs: Mapping[str, Job]) -> Iterator[Pro
         for where, words, found in _step_problems(pipeline, step, job, jobs):
             yield ("steps", name, *where), words, found
     yield from _store_problems(pipeline, jobs)
+
+
+def check_wiring(pipeline: Pipeline, jobs: Mapping[str, Job]) -> None:
+    """Refuse a pipeline that asks of its jobs what they do not take.
+
+    Raises:
+        TemplateError: the message names each step and key.
+    """
+    problems = [f"{'.'.join(map(str, where))}: {words}" for where, words, _ in wiring_problems(pipeline, jobs)]
+    if problems:
+        raise TemplateError(f"pipeline {pipeline.name!r}: {'; '.join(problems)}")
 
 
 def _step_problems(pipeline: Pipeline, step: Step, job: Job, jobs: Mapping[str, Job]) -> Iterator[Problem]:

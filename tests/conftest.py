@@ -27,6 +27,7 @@ from session import once, start_for_session
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State
+    from servers import Server
 
     from prefect_jobs.deployments.runs import JobRun
 
@@ -106,6 +107,40 @@ def stock_worker(prefect_api: str) -> str:
             subprocess.run([prefect, "work-pool", "create", "served", "--type", kind], check=True, cwd=ROOT)
             start_for_session("worker", prefect, "worker", "start", "--pool", "served")
     return "served"
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Server:
+    """A server that takes hundreds of runs at once, where Postgres is installed; else it is one on SQLite."""
+    from servers import Server, postgres_database
+
+    known = ROOT / "shared-server"
+    with once("shared-server") as first:
+        if first:
+            server = Server("server-of-workers", postgres_database("workers"))
+            server.start_for_session()
+            known.write_text(server.url)
+    return Server("server-of-workers", url=known.read_text())
+
+
+@pytest.fixture
+async def server(shared_server: Server) -> AsyncIterator[Server]:
+    """The server that the test asks, and its workers."""
+    with shared_server.used():
+        yield shared_server
+
+
+@pytest.fixture
+def served(server: Server) -> str:
+    """The name of a work pool that one worker serves for the whole session."""
+    with once("served-by-us") as first:
+        if first:
+            prefect = Path(sys.executable).with_name("prefect")
+            words = ("--pool", "served-by-us", "--type", "prefect-jobs", "--prefetch-seconds", "10")
+            usual = {"PREFECT_WORKER_QUERY_SECONDS": "10", "PREFECT_API_URL": server.url}
+            start_for_session("served-by-us", prefect, "worker", "start", *words, **usual)
+            wait_until(lambda: "started!" in (ROOT / "served-by-us.log").read_text(), 90, "a worker")
+    return "served-by-us"
 
 
 Execute = Callable[["JobRun"], Awaitable["State[Any]"]]

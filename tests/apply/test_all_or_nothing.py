@@ -77,9 +77,9 @@ async def test_a_job_that_left_the_file_goes_only_when_pruned(api: PrefectClient
     assert [change.what for change in await apply(loads(project("a")))] == ["unchanged"]
     assert await _names(api, mark) == {f"{mark}-a", f"{mark}-b"}
     changes = await apply(loads(project("a")), prune=True)
-    assert [(change.job, change.what) for change in changes] == [
-        (f"{mark}-a", "unchanged"),
-        (f"{mark}-b", "removed"),
+    assert [(change.name, change.what) for change in changes] == [
+        (f"job/{mark}-a", "unchanged"),
+        (f"job/{mark}-b", "removed"),
     ]
     assert await _names(api, mark) == {f"{mark}-a"}
 
@@ -93,7 +93,7 @@ async def test_the_last_job_of_a_project_is_pruned_when_the_file_only_names_the_
     (file := tmp_path / "jobs.yaml").write_text(project())
     document = read_document(file)
     (change,) = await apply(document.jobs, prune=True, project=document.project)
-    assert (change.job, change.what) == (f"{mark}-a", "removed")
+    assert (change.name, change.what) == (f"job/{mark}-a", "removed")
     assert await _names(api, mark) == {f"{mark}-other"}
 
 

@@ -14,7 +14,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.workers.process import ProcessWorker
 
 from prefect_jobs import Job
-from prefect_jobs.deployments.apply import template_of
+from prefect_jobs.deployments.kinds import template_of
 from prefect_jobs.deployments.runs import read_job
 from prefect_jobs.document import dumps, loads
 
@@ -79,7 +79,7 @@ async def test_the_deployment_carries_the_template_and_points_at_the_flow(make: 
     assert deployment.path is None
     flow = load_flow_from_entrypoint(str(deployment.entrypoint), use_placeholder_flow=False)
     assert set(flow.parameters.properties) == {
-        "job", "size", "who", "env", "args", "command", "shape", "timeout", "infrastructure"
+        "job", "size", "who", "env", "args", "command", "shape", "timeout", "infrastructure", "inputs", "index", "count"
     }  # fmt: skip
 
 
@@ -175,5 +175,8 @@ async def test_two_jobs_of_one_document_are_two_deployments(name: str, api: Pref
 
     jobs = loads(f"jobs:\n  {name}-a: {{command: [a]}}\n  {name}-b: {{command: [b]}}\n")
     changes = await apply(jobs)
-    assert [(change.job, change.what) for change in changes] == [(f"{name}-a", "created"), (f"{name}-b", "created")]
+    assert [(change.name, change.what) for change in changes] == [
+        (f"job/{name}-a", "created"),
+        (f"job/{name}-b", "created"),
+    ]
     assert template_of(await read_job(api, f"{name}-b")).command == ["b"]

@@ -70,5 +70,5 @@ async def test_pruning_passes_over_somebody_elses_deployments(api: PrefectClient
 
 
 async def test_what_is_neither_a_job_nor_a_run_is_named_with_where_to_look(api: PrefectClient, name: str) -> None:
-    with pytest.raises(NotFoundError, match=rf"there is no job '{name}'.*\nthere is no job run '{name}'"):
+    with pytest.raises(NotFoundError, match=rf"there is no job or pipeline '{name}'.*\nthere is no run '{name}'"):
         await describe(api, name)

@@ -24,6 +24,16 @@ def test_what_travels_is_what_was_deployed() -> None:
     assert DeployedPipeline.parse(travelled, deployed.version).template.document() == deployed.template.document()
 
 
+def test_steps_and_matrices_keep_their_order_whatever_a_database_makes_of_it() -> None:
+    steps = {name: Step(job="a", matrix={"zz": [1, 2], "y": [3, 4]}) for name in ("third", "b", "aa")}
+    deployed = DeployedPipeline(template=Pipeline(name="p", steps=steps))
+    travelled = json.loads(json.dumps(deployed.document(), sort_keys=True))
+    there = DeployedPipeline.parse(travelled, deployed.version).template
+    assert list(there.steps) == ["third", "b", "aa"]
+    assert there.steps["b"].matrix is not None
+    assert there.steps["b"].matrix.branches()[1] == {"zz": 1, "y": 4}
+
+
 def test_another_template_is_another_version() -> None:
     one, other = DeployedPipeline(template=_pipeline()), DeployedPipeline(template=_pipeline(tags=["a"]))
     assert one.version != other.version

@@ -66,7 +66,7 @@ async def test_apply_says_what_it_did_and_prune_removes_what_left_the_file(
     file.write_text(f"project: {unique}\njobs: {{}}\n")
     [removed] = (await cli("apply", "--prune")).stdout.splitlines()
     assert removed.startswith(f"job/{unique}-2: removed, version ")
-    assert f"no job {unique!r}" in (await cli("run", unique, expect=1)).stderr
+    assert f"no job or pipeline {unique!r}" in (await cli("run", unique, expect=1)).stderr
 
 
 async def test_errors_in_a_file_name_file_and_line_and_nothing_changes_on_the_server(
@@ -155,10 +155,10 @@ async def test_what_a_run_cannot_be_asked_for_is_said_and_no_run_is_made(file: P
 
     nowhere = f"no-{uuid4().hex[:8]}"
     assert (await cli("run", nowhere, expect=1)).stderr == (
-        f"there is no job {nowhere!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some\n"
+        f"there is no job or pipeline {nowhere!r}; 'prefect-jobs list' shows all, 'prefect-jobs apply' adds some\n"
     )
     assert (await cli("logs", nowhere, expect=1)).stderr == (
-        f"there is no job run {nowhere!r}; 'prefect-jobs runs' shows the latest\n"
+        f"there is no run {nowhere!r}; 'prefect-jobs runs' shows the latest\n"
     )
 
 

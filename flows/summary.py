@@ -1,0 +1,90 @@
+"""What a pipeline's run leaves for people: a table of all its runs, and a picture of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.schemas.objects import FlowRun
+from prefect.utilities.urls import url_for
+
+from prefect_jobs.flows.branches import Branch
+from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.steps import StepRun
+from prefect_jobs.pipeline import Pipeline
+from prefect_jobs.selection import metric_of
+
+_COLOURS = {
+    "succeeded": "#c8e6c9,stroke:#2e7d32",
+    "failed": "#ffcdd2,stroke:#c62828",
+    "skipped": "#eeeeee,stroke:#757575",
+}
+
+
+async def keep_summary(pipeline: Pipeline, flow_run: FlowRun, steps: Mapping[str, StepRun]) -> None:
+    """Keep table and picture as artifacts of the run that is running now."""
+    rows = table(steps)
+    if rows:
+        title = f"Pipeline {pipeline.name}: all runs of {flow_run.name}"
+        await insist(lambda: acreate_table_artifact(rows, description=title), "keep a table")
+    picture = markdown(pipeline, steps)
+    title = f"Pipeline {pipeline.name}: the steps of {flow_run.name}"
+    await insist(lambda: acreate_markdown_artifact(picture, description=title), "keep a picture")
+
+
+def table(steps: Mapping[str, StepRun]) -> list[dict[str, Any]]:
+    """A row for each run of each step, in their order."""
+    metrics = _metrics(steps)
+    best = {(chosen.step, chosen.index) for step in steps.values() if (chosen := step.best(steps)) is not None}
+    return [
+        _row(branch, metrics, (branch.step, branch.index) in best)
+        for step in steps.values()
+        for branch in step.branches
+    ]
+
+
+def _metrics(steps: Mapping[str, StepRun]) -> dict[str, str]:
+    """The step whose runs are compared: by which number."""
+    selects = [step.step.select for step in steps.values() if step.step.select is not None]
+    return {select.from_: select.metric for select in reversed(selects)}
+
+
+def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"step": branch.step, "index": branch.index, "parameters": branch.shown}
+    if metrics:
+        metric = metrics.get(branch.step)
+        row["metric"] = None if metric is None else metric_of(branch.result, metric)
+        row["best"] = "best" if is_best else ""
+    row["outcome"] = branch.became + (f": {branch.message}" if branch.failed and branch.message else "")
+    row["seconds"] = None if branch.seconds is None else round(branch.seconds, 1)
+    row["run"] = branch.run_name or ""
+    row["link"] = "" if branch.run_id is None else url_for("flow-run", obj_id=branch.run_id) or str(branch.run_id)
+    return row
+
+
+def markdown(pipeline: Pipeline, steps: Mapping[str, StepRun]) -> str:
+    """The graph as a diagram, and below it what became of each step in words."""
+    numbers = {name: f"s{number}" for number, name in enumerate(steps)}
+    lines = ["```mermaid", "flowchart LR"]
+    for name, step in steps.items():
+        lines.append(f'    {numbers[name]}["{name}<br/>{_words(step)}"]:::{step.became or "skipped"}')
+    for name, step in steps.items():
+        lines += [f"    {numbers[need]} --> {numbers[name]}" for need in step.step.needs]
+    lines += [f"    classDef {name} fill:{colour},color:#000" for name, colour in _COLOURS.items()]
+    lines += ["```", "", "| step | job | needs | runs | became |", "|---|---|---|---|---|"]
+    for name, step in steps.items():
+        needs = ", ".join(step.step.needs)
+        lines.append(f"| {name} | {step.step.job} | {needs} | {_words(step)} | {_cell(step.why) or step.became} |")
+    return "\n".join(lines)
+
+
+def _words(step: StepRun) -> str:
+    if not step.branches:
+        return "no run"
+    succeeded = sum(branch.succeeded for branch in step.branches)
+    return f"{succeeded} of {len(step.branches)} succeeded" if step.step.is_many else step.branches[0].became
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
