@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import aiodocker
 import aiohttp
@@ -14,11 +16,14 @@ from prefect_jobs.blocks.patience import Patience
 from prefect_jobs.errors import EngineUnavailable
 
 logger = logging.getLogger("prefect_jobs.docker")
+T = TypeVar("T")
 
 # What the client raises when the engine is not there: not started, restarting, or its socket closed half-way.
 AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 # What the client library gives as status where it turned one of these into an error of its own.
 _NO_ANSWER = 900
+# How long an engine may take to make a container, for one who is cancelled.
+_MAKING_SECONDS = 30.0
 _USUAL_SOCKET = "unix:///var/run/docker.sock"
 
 
@@ -62,6 +67,21 @@ def _may_pass(error: Exception) -> bool:
 _PATIENCE = Patience("The Docker engine", _may_pass, logger, first=0.2, longest=10.0)
 delays = _PATIENCE.delays
 insist = _PATIENCE.insist
+
+
+async def carried_out(asked: Coroutine[Any, Any, T]) -> T:
+    """The answer to a request that makes something, waited for also by one who is cancelled meanwhile.
+
+    The engine goes on with a request whose asker has gone: who removes what was made must come after that.
+    """
+    request = asyncio.create_task(asked)
+    try:
+        return await asyncio.shield(request)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_MAKING_SECONDS):
+                await asyncio.shield(request)
+        raise
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import aiodocker
 
 from prefect_jobs.blocks import docker_files, docker_logs, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
-from prefect_jobs.blocks.docker_client import AWAY, delays, insist, is_away, request, unavailable
+from prefect_jobs.blocks.docker_client import AWAY, carried_out, delays, insist, is_away, request, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, Watch, shared_connection
 from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
 from prefect_jobs.blocks.docker_images import Images
@@ -100,7 +100,8 @@ class DockerEngine(Engine):
                 await self._claim_volume(mount.source)
         await may_start()
         try:
-            return await self.client.containers.create(create_body(self.block, spec, identity, secrets), name=name)
+            body = create_body(self.block, spec, identity, secrets)
+            return await carried_out(self.client.containers.create(body, name=name))
         except aiodocker.DockerError as error:
             if error.status != 409:
                 raise
@@ -139,7 +140,7 @@ class DockerEngine(Engine):
         try:
             async with docker_secrets.in_place(self.client, container, spec.image, identity, files):
                 await may_start()
-                await container.start()
+                await carried_out(container.start())
         except aiodocker.DockerError as error:
             code = (await container.show())["State"]["ExitCode"]
             if code in _NO_COMMAND:  # `wait` reports it.

@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from prefect_jobs.flows.delivery import Delivery
-from prefect_jobs.flows.history import close_orphans, read_history, was_cancelled
+from prefect_jobs.flows.history import close_orphans, may_have_begun, read_history, was_cancelled
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.log import RunLog, logger_name
 from prefect_jobs.flows.plan import Plan
@@ -71,7 +71,7 @@ class Attempts:
 
     async def _take_up(self, flow_run: FlowRun, logger: Logger) -> bool:
         """Go on where an earlier supervisor of this run was; whether there is an attempt left to make."""
-        if flow_run.run_count <= 1:
+        if not may_have_begun(flow_run):
             return True
         plan = self.plan
         history = await read_history(plan.client, plan.identity.run_id)

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Crashed
 
@@ -42,6 +42,12 @@ class History:
     def ended(self) -> int:
         """The number of the last attempt that ended, or 0."""
         return self.attempts[-1].attempt if self.attempts else 0
+
+
+def may_have_begun(flow_run: FlowRun) -> bool:
+    """Whether a supervisor may have made attempts of a run before; one that was suspended is not counted anew."""
+    policy = flow_run.empirical_policy
+    return flow_run.run_count > 1 or bool(policy.resuming or policy.pause_keys)
 
 
 async def read_history(client: PrefectClient, run_id: UUID) -> History:
@@ -76,7 +82,9 @@ async def was_cancelled(client: PrefectClient, run_id: UUID) -> bool:
 
 async def close_orphans(client: PrefectClient, run_id: UUID) -> list[TaskRun]:
     """End the task runs that an earlier supervisor of this run left running, and return them as they were."""
-    running = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    running = TaskRunFilterState(
+        type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED])
+    )
     orphans = await insist(
         partial(
             client.read_task_runs,

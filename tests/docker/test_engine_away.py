@@ -123,3 +123,20 @@ async def test_a_container_that_somebody_removed_is_lost(bench: Bench) -> None:
         outcome = await waiting
     assert outcome.reason is Reason.LOST
     assert "somebody removed the container" in outcome.message
+
+
+@pytest.mark.parametrize("request_", ["create", "start"])
+async def test_nothing_is_left_of_a_launch_that_is_cancelled_while_the_engine_is_at_work(
+    bench: Bench, proxy: Proxy, request_: str
+) -> None:
+    await bench.run(bench.sh("true"))
+    identity = bench.identity()
+    proxy.hold(f"/{request_}", 1.5)
+    launching = asyncio.create_task(bench.launch(bench.sh("sleep 60"), identity))
+    await proxy.held.wait()
+    launching.cancel()
+    await asyncio.gather(launching, return_exceptions=True)
+    await bench.engine.discard(identity)
+    await bench.engine.release(identity.run_id)
+    await asyncio.sleep(2)
+    assert identity.run_id not in await bench.engine.runs()

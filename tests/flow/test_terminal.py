@@ -65,6 +65,9 @@ class _Written(Container):
     async def stop(self, grace_seconds: float) -> None:
         raise NotImplementedError
 
+    async def left(self, folder, spool, only=None):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
     async def remove(self) -> None:
         raise NotImplementedError
 

@@ -57,10 +57,10 @@ async def test_a_container_that_has_not_started_in_time_says_what_it_waited_for(
     deploy: Callable[..., Awaitable[Job]], start: Callable[..., Awaitable[Ran]], docker_engine: None
 ) -> None:
     # A registry that is away: nothing listens there.
-    job = await deploy(image="127.0.0.1:9/name:1", command=["true"], timeout={"start": 1})
+    job = await deploy(image="127.0.0.1:9/name:1", command=["true"], timeout={"start": 3})
     done = await start(job, infrastructure="docker")
     assert (done.state.type, done.state.name) == (StateType.CRASHED, "Unschedulable")
-    assert "had not started after 1 s; the last that was tried: Pulling image 127.0.0.1:9/name:1" in done.message
+    assert "had not started after 3 s; the last that was tried: Pulling image 127.0.0.1:9/name:1" in done.message
     assert any(line.startswith("Pulling image 127.0.0.1:9/name:1 did not work yet") for line in done.told)
 
 

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 from counting import Counting
+from looks import task_runs_of
 from prefect.client.orchestration import get_client
-from reach import first_line
+from prefect.states import Suspended
+from reach import first_line, until
 from supervisors import kill, start_supervisor, supervise
 
 from prefect_jobs import Job
@@ -120,3 +122,39 @@ async def test_a_container_that_outlived_its_total_timeout_is_stopped_by_whoever
     assert [line for line in await _container_lines(run) if line != "Terminated"] == ["up", "bye"]
     async with (await load_infrastructure(infrastructure)).engine() as engine:
         assert run.id not in [found.run_id for found in await engine.containers()]
+
+
+async def test_a_run_that_was_suspended_and_is_resumed_does_not_begin_anew(prefect_api: str) -> None:
+    job = Job(name="suspended-and-resumed", command=["sh", "-c", "echo attempt $JOB_ATTEMPT; sleep 3"])
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    async with get_client() as client:
+        await client.set_flow_run_state(run.id, Suspended(timeout_seconds=600))
+        async with asyncio.timeout(60):
+            await supervisor.wait()
+        assert (await run.refresh()).state == "Suspended"
+        await client.resume_flow_run(run.id)
+    await supervise(run)
+    await run.refresh()
+    assert (run.state, [outcome.attempt for outcome in run.attempts]) == ("Completed", [1])
+    assert await _container_lines(run) == ["attempt 1"]
+
+
+async def test_a_supervisor_that_dies_between_two_attempts_leaves_no_task_run_open(prefect_api: str) -> None:
+    retries = {"failures": 1, "delay": 6}
+    job = Job(name="dies-between-attempts", command=["sh", "-c", "echo attempt $JOB_ATTEMPT; exit 3"], retries=retries)
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+
+    async def is_waiting() -> bool:
+        return "AwaitingRetry" in {state for _, state in await task_runs_of(run.id)}
+
+    await until(is_waiting, 60, "the delay before the second attempt")
+    await kill(supervisor)
+    await supervise(run)
+    await run.refresh()
+    assert [(outcome.attempt, outcome.exit_code) for outcome in run.attempts] == [(1, 3), (2, 3)]
+    assert await task_runs_of(run.id) == {("attempt 1", "Failed"): 1, ("attempt 2", "Failed"): 1}

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from ports import free_port
 
+# How long an engine has to begin with a request that was held back.
+_CARRY_OUT = 0.5
 ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
@@ -28,6 +30,9 @@ class Proxy:
         self._dropped: set[asyncio.Task[None]] = set()
         self.passed = 0
         """How many bytes the engine has sent through it."""
+        self.held = asyncio.Event()
+        """Set when a request is held back."""
+        self._hold: tuple[bytes, float] | None = None
 
     async def open(self) -> None:
         """Take connections."""
@@ -49,6 +54,10 @@ class Proxy:
     def drop(self) -> None:
         """Let nothing through the connections there are, and tell nobody; new ones may be made."""
         self._dropped.update(self._pipes)
+
+    def hold(self, path: str, seconds: float) -> None:
+        """Hold the next request of a path back, and pass it on later even when its asker has gone by then."""
+        self._hold = (path.encode(), seconds)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         engine_reader, engine_writer = await self._other_side()
@@ -73,8 +82,18 @@ class Proxy:
                 if asyncio.current_task() in self._dropped:
                     continue
                 self.passed += len(data) if count else 0
+                held = self._hold
+                if held is not None and not count and held[0] in data.partition(b"\r\n")[0]:
+                    self._hold = None
+                    self.held.set()
+                    # Whoever asked may be gone by then, and is not looked for.
+                    await asyncio.sleep(held[1])
+                else:
+                    held = None
                 writer.write(data)
                 await writer.drain()
+                if held is not None:
+                    await asyncio.sleep(_CARRY_OUT)
 
 
 @asynccontextmanager
