@@ -61,7 +61,7 @@ def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, No
             except KeyboardInterrupt:
                 sys.exit(130)
             except Exception as error:
-                if message := _api_problem(error):
+                if message := _wrong_setting(error) or _api_problem(error):
                     _fail(message)
                 raise
             sys.exit(code or 0)
@@ -75,6 +75,20 @@ def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, No
 def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(1)
+
+
+def _wrong_setting(error: Exception) -> str | None:
+    """What to tell a person whose setting Prefect cannot read; the value stays unsaid, it may be a secret."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError) or not error.title.endswith("Settings"):
+        return None
+    lines = []
+    for each in error.errors(include_url=False):
+        key = f"{error.title}.{'.'.join(map(str, each['loc']))}"
+        names = [name for name, text in os.environ.items() if name.startswith("PREFECT_") and text == each["input"]]
+        lines.append(f"{' or '.join(names) or key}: Prefect cannot read this setting: {each['msg']}")
+    return "\n".join(lines)
 
 
 def _api_problem(error: Exception) -> str | None:
@@ -287,6 +301,8 @@ def worker(
     """Run the jobs of a work pool inside this process, hundreds at a time."""
     if limit is not None and limit < 1:
         _fail(f"--limit {limit}: a worker that may run nothing is of no use; expected 1 or more")
+    if prefetch_seconds is not None and prefetch_seconds < 0:
+        _fail(f"--prefetch-seconds {prefetch_seconds:g}: a run cannot be asked for after its time; expected 0 or more")
     if name is not None and set(name) & set("/%"):
         _fail(f"--name {name!r}: Prefect takes no worker's name with / or % in it")
 

@@ -25,6 +25,8 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from prefect_jobs.deployments.work_pool import base_job_template
 from prefect_jobs.deployments.worker_due import Wanted
+from prefect_jobs.deployments.worker_pool import PoolWatch, pool_id
+from prefect_jobs.deployments.worker_ports import check_ports
 from prefect_jobs.deployments.worker_signals import told
 from prefect_jobs.deployments.worker_supervisor import OnStop, Supervisor
 from prefect_jobs.deployments.worker_taking import Taking, no_answer
@@ -50,6 +52,7 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         self._on_stop = on_stop or _on_stop()
         self._supervisor: Supervisor | None = None
         self._taking: Taking | None = None
+        self._pool_watch = PoolWatch(work_pool_name)
         self._stopping = False
         self._once = False
 
@@ -64,7 +67,11 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         """Take runs until this process is told to stop (SIGTERM, SIGINT); told once more, leave them as they are.
 
         With ``run_once``, take what is due and what workers that are gone have left, and end when it has ended.
+
+        Raises:
+            InfrastructureError: a port that it is to serve is taken.
         """
+        check_ports(health=with_healthcheck)
         self._once = run_once
         _let_speak()
         with told(self._tell):
@@ -147,7 +154,9 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     async def sync_with_backend(self) -> None:
         """As every worker's; an API that is away is waited for."""
         try:
+            before = await pool_id(self.client, self._work_pool_name)
             await super().sync_with_backend()
+            self._pool_watch.saw(before, None if self._work_pool is None else self._work_pool.id)
         except (httpx.HTTPError, TimeoutError) as error:
             if not self._has_successfully_synced and not self.is_setup:
                 raise

@@ -27,11 +27,29 @@ logger = logging.getLogger("prefect_jobs.worker")
 
 # Raised before anything was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_AWAY = (429, 502, 503, 504)
+_BUSY = (429, 503)
+_AWAY = (*_BUSY, 502, 504)
 # Doing these twice would show: their senders ask whether the first time counted.
 _ONCE = ("/logs/", "/artifacts/")
 _OPENING_SECONDS = 60.0
 _PATIENCE = Patience("Prefect's API", lambda error: True, logger, first=0.5, longest=10.0)
+
+
+def trouble(error: Exception) -> str:
+    """What is wrong with Prefect's API, in a few words: it is busy, refused, or does not answer."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return f"Prefect's API does not answer ({error!r})"
+    response = error.response
+    answer = f"{response.status_code} {response.reason_phrase}".rstrip()
+    if is_busy(error):
+        return f"Prefect's API is busy (it answered {answer})"
+    away = response.status_code in _AWAY
+    return f"Prefect's API does not answer ({answer})" if away else f"Prefect's API refused (it answered {answer})"
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether the API answered that it has too much to do."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY
 
 
 class Gate:

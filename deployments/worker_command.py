@@ -16,9 +16,11 @@ def work(pool: str, name: str | None, options: dict[str, Any], *, run_once: bool
     """Take runs until this process is told to stop, or with ``run_once`` until those that are due have ended.
 
     Raises:
-        InfrastructureError: there is no API to take runs from, or it did not answer one that runs once.
+        InfrastructureError: there is no API to take runs from, or it did not answer one that runs once; or a port that
+            the worker is to serve is taken.
+        NotFoundError: a work queue of one that runs once is not there.
     """
-    if get_current_settings().api.url is None:
+    if not get_current_settings().api.url:
         raise InfrastructureError(
             "a worker needs a Prefect server that others reach too: start one with 'prefect server start', and set "
             "PREFECT_API_URL, such as http://127.0.0.1:4200/api"

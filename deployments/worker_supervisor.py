@@ -18,9 +18,10 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -30,6 +31,7 @@ from prefect.states import Cancelling, Scheduled
 
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
+from prefect_jobs.deployments.worker_api import is_busy, trouble
 from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost, clock
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist
@@ -75,6 +77,7 @@ class Supervisor:
         self._some_ended = asyncio.Event()
         self._looking = asyncio.Lock()
         self._away = False
+        self._hinted = False
         self._held_since = clock()
         figures.LEASE_AGE.set_function(lambda: clock() - self._held_since)
         # As it is now: those of a later life are begun in the middle of something else.
@@ -140,18 +143,18 @@ class Supervisor:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
         try:
+            if how is not OnStop.DETACH:
+                await self._hand_back(client, lost=True)
             if how is OnStop.CANCEL:
                 logger.info("Cancelling %d runs", len(self.mine))
                 await asyncio.gather(*(self._cancel(client, run_id) for run_id in set(self.mine)))
             if how is not OnStop.DETACH:
                 await self.drained()
         finally:
+            await asyncio.to_thread(self._runs.abandon if self.mine else self._runs.close)
+            await self._hand_back(client)
             if self.mine:
-                await asyncio.to_thread(self._runs.abandon)
-                await self._hand_back(client)
                 logger.info("%d runs go on alone until the pool's next worker takes them over", len(self.mine))
-            else:
-                await asyncio.to_thread(self._runs.close)
             for service in self._services:
                 service.cancel()
             await asyncio.gather(*self._services, return_exceptions=True)
@@ -176,28 +179,43 @@ class Supervisor:
         self._some_ended.clear()
         await self._some_ended.wait()
 
-    async def _hand_back(self, client: PrefectClient) -> None:
-        """Let every worker of the pool have what was taken and has never begun, as long as it is this one's to give."""
+    async def _hand_back(self, client: PrefectClient, *, lost: bool = False) -> None:
+        """Let every worker of the pool have what was taken and has never begun, as long as it is this one's to give.
+
+        Where the answer to a claim was lost, the run says so, and `mine` does not; ``lost`` are these alone.
+        """
         taken = taken_by(self._lease.id, self._worker).message
-        mine = list(self.mine)
         try:
-            for start in range(0, len(mine), _PAGE):
-                chosen = FlowRunFilter(
-                    id=FlowRunFilterId(any_=mine[start : start + _PAGE]),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
-                )
-                sort = FlowRunSort.EXPECTED_START_TIME_ASC
+            for flow_run in await self._pending(client):
+                said = flow_run.state.message if flow_run.state is not None else None
+                if said != taken or flow_run.run_count or (lost and flow_run.id in self.mine):
+                    continue
+                if not self._lease.is_held:
+                    return
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    pending = await client.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=_PAGE)
-                for flow_run in pending:
-                    said = flow_run.state.message if flow_run.state is not None else None
-                    if said != taken or flow_run.run_count or not self._lease.is_held:
-                        continue
-                    async with asyncio.timeout(_ANSWER_SECONDS):
-                        await client.set_flow_run_state(flow_run.id, handed_back())
-                    self.mine.discard(flow_run.id)
+                    await client.set_flow_run_state(flow_run.id, handed_back())
+                self.mine.discard(flow_run.id)
         except (httpx.HTTPError, TimeoutError) as error:
             logger.debug("What was not begun could not be handed back, and is taken over: %r", error)
+
+    async def _pending(self, client: PrefectClient) -> list[FlowRun]:
+        """The runs of the pool that somebody has taken and not begun."""
+        found: list[FlowRun] = []
+        while len(found) % _PAGE == 0:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                page = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
+                    ),
+                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
+                    sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                    limit=_PAGE,
+                    offset=len(found),
+                )
+            found += page
+            if not page:
+                break
+        return found
 
     # -- the lease
 
@@ -270,7 +288,13 @@ class Supervisor:
 
     def _say_away(self, error: Exception | None) -> None:
         if error is not None and not self._away:
-            logger.warning("Prefect's API does not answer (%r): what runs goes on, and is reported later", error)
+            logger.warning("%s: what runs goes on, and is reported later", trouble(error))
+            if is_busy(error) and not self._hinted:
+                self._hinted = True
+                logger.warning(
+                    "Where the server keeps its data in SQLite, this load may be too much for it: give it Postgres "
+                    "(PREFECT_API_DATABASE_CONNECTION_URL)"
+                )
         elif error is None and self._away:
             logger.info("Prefect's API answers again")
         self._away = error is not None

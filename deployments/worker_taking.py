@@ -17,6 +17,7 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.utilities.engine import propose_state
 
 from prefect_jobs.deployments.worker_adoption import taken_by
+from prefect_jobs.deployments.worker_api import trouble
 from prefect_jobs.deployments.worker_due import ANSWER_SECONDS, MOST, Due, Wanted
 from prefect_jobs.deployments.worker_supervisor import CLAIM_SECONDS, Supervisor, handed_back
 from prefect_jobs.errors import InfrastructureError
@@ -93,6 +94,7 @@ class Taking:
         """Take all that is due now, each once, and wait until it has ended.
 
         Raises:
+            NotFoundError: a work queue is not there.
             InfrastructureError: Prefect's API does not answer, or the runs of the dead could not be taken over.
         """
         supervisor, now = self._supervisor, datetime.now(UTC)
@@ -177,7 +179,8 @@ class Taking:
         except (Abort, ObjectNotFound) as refused:
             logger.debug("Run %s was not taken: %s", flow_run.id, refused)
         except Exception as error:
-            logger.warning("Run %s could not be taken, and is tried again: %r", flow_run.id, error)
+            why = trouble(error) if isinstance(error, httpx.HTTPError) else repr(error)
+            logger.warning("Run %s could not be taken, and is tried again: %s", flow_run.id, why)
             # It may have been taken all the same: then it is found among one's own.
             supervisor.look_through_all()
         finally:
@@ -210,6 +213,5 @@ class Taking:
 def no_answer(pool: str, error: Exception) -> InfrastructureError:
     """What a worker that runs once says when it can ask for no runs."""
     return InfrastructureError(
-        f"the work pool {pool!r} could not be asked for runs: Prefect's API does not answer ({error!r}); start the "
-        "worker again when it does"
+        f"the work pool {pool!r} could not be asked for runs: {trouble(error)}; start the worker again when it does"
     )

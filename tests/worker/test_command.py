@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from ports import free_port
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
@@ -118,12 +121,40 @@ async def test_once_says_so_when_what_is_left_cannot_be_taken_over(name: str, pr
         (["--limit", "0"], "--limit 0: a worker that may run nothing"),
         (["--name", "a/b"], "--name 'a/b': Prefect takes no worker's name with / or % in it"),
         (["--on-stop", "sleep"], "detach"),
+        (["--prefetch-seconds", "-4"], "--prefetch-seconds -4: a run cannot be asked for after its time"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(words: list[str], message: str) -> None:
     done = subprocess.run([BIN / "prefect-jobs", "worker", *words], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("PREFECT_API_URL", "", "a worker needs a Prefect server that others reach too"),
+        ("PREFECT_WORKER_WEBSERVER_PORT", "abc", "PREFECT_WORKER_WEBSERVER_PORT: Prefect cannot read this setting: "),
+        ("PREFECT_WORKER_WEBSERVER_PORT", "taken", "the worker cannot serve its health on port {port} of 127.0.0.1 ("),
+        ("PREFECT_CLIENT_METRICS_PORT", "taken", "the worker cannot serve its figures on port {port} of 0.0.0.0 ("),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name_before_anything_starts(
+    setting: str, value: str, message: str, prefect_api: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        more = {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_CLIENT_METRICS_ENABLED": "true"}
+        more |= {"PREFECT_WORKER_WEBSERVER_PORT": str(free_port()), "PREFECT_CLIENT_METRICS_PORT": str(free_port())}
+        env = os.environ | more | {setting: port if value == "taken" else value}
+        command = [BIN / "prefect-jobs", "worker", "--with-healthcheck"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(message.format(port=port)), done.stderr
+    assert setting in last
+    assert "Traceback" not in done.stderr
+    assert " started!" not in done.stdout
 
 
 async def test_a_worker_takes_only_the_runs_of_the_queues_that_it_is_given(api: PrefectClient, name: str) -> None:
@@ -174,3 +205,46 @@ async def test_a_paused_pool_is_left_alone(api: PrefectClient, name: str) -> Non
     async with worker("prefect-jobs", "worker", "--pool", name, "--run-once") as started:
         assert await started.ended() == 0, started.said
     assert (await run.refresh()).flow_run.state.type is StateType.SCHEDULED  # type: ignore[union-attr]
+
+
+async def test_a_queue_that_is_not_there_is_said_once_and_the_others_are_served_meanwhile(
+    api: PrefectClient, name: str
+) -> None:
+    await applied(name, ["true"])
+    deployment = await api.read_deployment_by_name(f"job/{name}")
+    words = ("prefect-jobs", "worker", "--pool", name, "-q", "default", "-q", "nosuch")
+    async with worker(*words, env={"PREFECT_WORKER_QUERY_SECONDS": "1"}) as started:
+        await started.says(f"The work pool {name!r} has no work queue 'nosuch'; misspelt?", 20)
+        await ended(JobRun(await api.create_flow_run_from_deployment(deployment.id)))
+        await api.create_work_queue(name="nosuch", work_pool_name=name)
+        await ended(JobRun(await api.create_flow_run_from_deployment(deployment.id, work_queue_name="nosuch")))
+        assert started.said.count(f"prefect work-queue create nosuch --pool {name}") == 1
+        assert "All work queues are there now" in started.said
+
+
+async def test_once_fails_when_its_queue_is_not_there(name: str, prefect_api: str) -> None:
+    await applied(name, ["true"])
+    words = ("prefect-jobs", "worker", "--pool", name, "-q", "nosuch", "--run-once")
+    async with worker(*words, started=False) as started:
+        assert await started.ended() == 1, started.said
+    last = started.said.splitlines()[-1]
+    assert last.startswith(f"the work pool {name!r} has no work queue 'nosuch'; misspelt?"), started.said
+    assert last.endswith(f"prefect work-queue create nosuch --pool {name}")
+
+
+async def test_a_pool_that_the_worker_made_is_said_and_so_is_one_that_was_deleted_under_it(
+    api: PrefectClient, name: str
+) -> None:
+    often = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    async with worker("prefect-jobs", "worker", "--pool", name, env=often) as started:
+        made = f"There was no work pool {name!r}: the worker made it"
+        await started.says(made, 10)
+        job = await applied(name, ["true"])
+        await ended(await job.run())
+        await api.delete_work_pool(name)
+        await started.says(f"The work pool {name!r} was deleted, and made anew", 30)
+        # What it says is to be done.
+        await job.apply(work_pool=name)
+        run: JobRun = await job.run()
+        await ended(run)
+        assert (run.state, started.said.count(made), started.said.count("was deleted")) == ("Completed", 1, 1)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from functools import partial
 
 import pytest
 from counting import Counting, container_starts
 from looks import all_ended, lines_of, states_of, task_runs_of
-from reach import containers_of, first_line
+from proxy import ApiProxy
+from reach import containers_of, first_line, until
 from servers import Server, postgres_database
-from workers import workers_of
+from workers import Worker, workers_of
 
 from prefect_jobs import Job, JobRun
 
@@ -63,6 +65,44 @@ async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybo
                 assert "Traceback" not in worker.said
     finally:
         await server.kill()
+
+
+class Busy(ApiProxy):
+    """A way to the API on which a server that has too much to do can answer."""
+
+    busy = False
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.busy:
+            return await super()._connect(reader, writer)
+        await reader.read(1 << 14)
+        said = b'{"exception_message": "Service Unavailable"}'
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(said))
+        writer.write(said)
+        writer.close()
+
+
+async def test_a_server_that_is_busy_is_said_to_be_so_and_the_hint_comes_once(pool: str, server: Server) -> None:
+    relay = Busy(server.url)
+    await relay.open()
+    async with workers_of(pool, PREFECT_API_URL=relay.url) as start_worker:
+        worker = await start_worker()
+        for times in (1, 2):
+            relay.busy = True
+            relay.cut()
+            words = (
+                "Prefect's API is busy (it answered 503 Service Unavailable): what runs goes on, and is reported later"
+            )
+            await until(partial(said_so_often, worker, words, times), 20, words)
+            relay.busy = False
+            await until(partial(said_so_often, worker, "Prefect's API answers again", times), 20, "it answers again")
+        assert worker.said.count("SQLite") == 1
+        assert await worker.stop() == 0
+    await relay.shut()
+
+
+async def said_so_often(worker: Worker, words: str, times: int) -> bool:
+    return worker.said.count(words) == times
 
 
 async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, busybox: str) -> None:

@@ -181,6 +181,41 @@ async def test_runs_that_were_taken_and_not_begun_are_handed_back(
     assert await lines_of([*runs, later]) == [["once"]] * 6
 
 
+# A worker that takes runs, and to which each answer is lost; it looks for such runs at its start only.
+DEAF = """
+import asyncio, sys
+import httpx
+from prefect_jobs.deployments import worker, worker_supervisor, worker_taking
+
+propose_state = worker_taking.propose_state
+
+async def unheard(*args):
+    await propose_state(*args)
+    print("claimed", flush=True)
+    raise httpx.ReadError("")
+
+worker_taking.propose_state = unheard
+worker_supervisor._LOOK_SECONDS = 600
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+
+
+@pytest.mark.parametrize("how", ["wait", "detach"])
+async def test_a_run_whose_claim_got_no_answer_is_handed_back(
+    how: str, pool: str, server: Server, tmp_path: Path
+) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text(DEAF)
+    job = Job(name=pool, command=["true"])
+    await job.apply(work_pool=pool)
+    async with worker("python", script, pool, env={**server.environment, ON_STOP: how}) as deaf:
+        run: JobRun = await job.run()
+        await deaf.says("claimed")
+        await in_state(run, "Pending")
+        await deaf.stop()
+    assert (await run.refresh()).state == "Scheduled"
+
+
 async def test_a_run_that_had_begun_before_it_was_taken_over_is_not_handed_back_to_be_begun_anew(
     start_worker: StartWorker, pool: str, server: Server, busybox: str, halting: Path
 ) -> None:
