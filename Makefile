@@ -60,7 +60,7 @@ format: $(STAMP)
 # Every dependency that is developed and tested with, for every platform, with its hashes; without the address of a registry.
 # UPGRADE=--upgrade takes the newest of each.
 lock: $(UV)
-	$(UV) pip compile --universal --python-version 3.11 --extra docker --extra kubernetes --group dev --generate-hashes \
+	$(UV) pip compile --universal --python-version 3.11 --extra docker --extra kubernetes --extra s3 --group dev --generate-hashes \
 	  --no-header --no-emit-index-url $(UPGRADE) --output-file requirements.lock pyproject.toml
 
 wheel: $(UV)

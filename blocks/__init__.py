@@ -6,9 +6,10 @@ Nothing here knows flows or deployments, and nothing decides what becomes of a r
 
 from importlib.util import find_spec
 
+from prefect_jobs.blocks.object_store import ObjectStore
 from prefect_jobs.blocks.process import Process
 
-__all__ = ["Process"]
+__all__ = ["ObjectStore", "Process"]
 
 if find_spec("prefect_docker") is not None:
     from prefect_jobs.blocks.docker import Docker as Docker

@@ -9,6 +9,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.infrastructure import Infrastructure
+from prefect_jobs.blocks.object_store import ObjectStore
 from prefect_jobs.errors import NotFoundError, TemplateError
 
 _TYPES = {"process": "prefect_jobs.blocks.process:Process", "docker": "prefect_jobs.blocks.docker:Docker"}
@@ -46,4 +47,20 @@ async def load_infrastructure(reference: str) -> Infrastructure:
         raise NotFoundError(
             f"there is no infrastructure block {reference!r}: make one in the Prefect UI (Blocks), or in Python: "
             f"{block_type.__name__}(...).save({name!r}). Prefect said: {error}"
+        ) from error
+
+
+async def load_store(reference: str) -> ObjectStore:
+    """The saved object store block that a job names: ``state``, or ``object-store/state``.
+
+    Raises:
+        NotFoundError: no block of that name is saved.
+    """
+    name = reference.removeprefix(f"{ObjectStore.get_block_type_slug()}/")
+    try:
+        return await ObjectStore.aload(name)
+    except ValueError as error:
+        raise NotFoundError(
+            f"there is no object store block {name!r}: make one in the Prefect UI (Blocks), or in Python: "
+            f"ObjectStore(url=...).save({name!r}). Prefect said: {error}"
         ) from error

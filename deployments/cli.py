@@ -48,7 +48,7 @@ RunName = Annotated[str, Parameter(help="The run's id or name.")]
 As = Annotated[bool, Parameter(name=["--json"], negative="", help="Print JSON for programs.")]
 
 
-def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+def _command(group: Group, below: App = app) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
     """Register a command: an expected error becomes a message and exit code 1, a returned number the exit code."""
 
     def register(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -66,7 +66,7 @@ def _command(group: Group) -> Callable[[Callable[P, int | None]], Callable[P, No
                 raise
             sys.exit(code or 0)
 
-        app.command(call, group=group, name=function.__name__.rstrip("_").replace("list_jobs", "list"))
+        below.command(call, group=group, name=function.__name__.rstrip("_").replace("list_jobs", "list"))
         return call
 
     return register
@@ -311,6 +311,18 @@ def worker(
     options = {"work_queues": work_queue, "limit": limit, "prefetch_seconds": prefetch_seconds, "on_stop": on_stop}
     given = {key: value for key, value in options.items() if value is not None}
     work(pool, name, given, run_once=run_once, with_healthcheck=with_healthcheck)
+
+
+_store = App(name="store", help="See whether an object store can be used.", help_format="plaintext", group=_MORE)
+app.command(_store)
+
+
+@_command(_MORE, below=_store)
+def check(name: Annotated[str, Parameter(help="The object store block, such as state.")], /) -> int:
+    """Write, list, read and delete a small object in a store; says each step and its time."""
+    from prefect_jobs.deployments.store_command import check_store
+
+    return check_store(name)
 
 
 @_command(_MORE)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.docker import Docker as Docker
+    from prefect_jobs.blocks.object_store import ObjectStore as ObjectStore
     from prefect_jobs.blocks.process import Process as Process
     from prefect_jobs.deployments.apply import apply as apply
     from prefect_jobs.deployments.runs import JobRun as JobRun
@@ -45,6 +46,7 @@ _HOMES = {
     "JobRun": "deployments.runs",
     "Logging": "job",
     "Matrix": "matrix",
+    "ObjectStore": "blocks.object_store",
     "Outcome": "outcome",
     "Parameter": "parameters",
     "Pipeline": "pipeline",

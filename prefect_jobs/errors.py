@@ -9,6 +9,9 @@ JobError
 ├── VersionError             start the run from its deployment, without touching the template
 ├── NotFoundError            name something that is there
 ├── MissingExtraError        install the named extra
+├── StoreError               mend the store's block, its rights or the disk
+│   ├── NoSuchObject         … or name an object that is there
+│   └── StoreUnavailable     wait: the store did not answer for as long as its patience lasts
 └── InfrastructureError      wait, or mend the engine
     ├── EngineUnavailable    the engine did not answer; nothing is known about the container
     └── ImageUnavailable     the image cannot be had; trying again does not help
@@ -68,6 +71,18 @@ class MissingExtraError(JobError, ImportError):
         super().__init__(
             f"{what} needs the extra {extra!r}, which is not installed: pip install 'prefect-jobs[{extra}]'"
         )
+
+
+class StoreError(JobError):
+    """A store, or a disk that files go to and come from, refused; trying again does not help."""
+
+
+class NoSuchObject(StoreError, LookupError):
+    """Nothing is in the store by that name."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or was too busy, until its patience ran out."""
 
 
 class InfrastructureError(JobError):

@@ -1,0 +1,125 @@
+"""Downloading an object or a prefix into a folder: nothing leaves the folder, nothing is there by half."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from prefect_jobs.blocks.engine import Tell
+from prefect_jobs.blocks.store_files import Files, Stopped, Tick, is_small, local
+from prefect_jobs.blocks.store_place import AGAIN, Place
+from prefect_jobs.blocks.store_progress import Progress
+from prefect_jobs.errors import NoSuchObject, StoreError
+from prefect_jobs.manifest import File, Manifest, problem_with
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    name: str
+    key: str
+    size: int | None
+    sha256: str | None = None
+
+
+async def download(place: Place, source: str, folder: Path, expected: Manifest | None, tell: Tell | None) -> list[File]:
+    """Download what is at a key, or below it; what it gives is in the order of the names."""
+    wanted = _named(source, expected) if expected else await _listed(place, source)
+    size = sum(file.size or 0 for file in wanted)
+    await place.threads.ask("look at this machine's disk", lambda stop: _make_room(folder, size))
+    progress = Progress("downloaded", len(wanted), size)
+    got: list[File] = []
+
+    async def fetch(file: _Wanted) -> None:
+        def call(stop: threading.Event) -> File | None:
+            return _fetch(place.files, file, folder, stop, progress.add)
+
+        what, large = f"download {place.shown(file.key)!r}", not is_small(file.size)
+        for _ in range(1 + AGAIN):
+            if arrived := await place.threads.ask(what, call, tell, large=large):
+                got.append(arrived)
+                progress.done()
+                return
+        raise StoreError(
+            f"{place.shown(file.key)} is not what was written there: its size or checksum is another. Nothing of it "
+            "was kept; run again what made it"
+        )
+
+    async with progress.telling(tell):
+        await place.each(wanted, lambda file: file.size, fetch)
+    return sorted(got, key=lambda file: file.name)
+
+
+def _named(source: str, expected: Manifest) -> list[_Wanted]:
+    above = f"{source}/" if source else ""
+    return [_Wanted(file.name, f"{above}{file.name}", file.size, file.sha256) for file in expected.files]
+
+
+async def _listed(place: Place, source: str) -> list[_Wanted]:
+    """What the store says is there. Whoever may write to it may have given an object any name."""
+    last = unquote(urlsplit(place.url).path) if not source or place.files.scheme.startswith("http") else source
+    if place.files.scheme.startswith("http"):
+        wanted = [_Wanted(last.rpartition("/")[2], source, None)]
+    else:
+        entries = await place.threads.ask(f"list {place.shown(source)!r}", lambda stop: place.files.entries(source))
+        if not entries:
+            raise NoSuchObject(f"{place.label}: nothing is at {place.shown(source)} or below it; check the name")
+        above = f"{source}/" if source else ""
+        wanted = [_Wanted(entry.name, f"{above}{entry.name}", entry.size) for entry in entries if entry.name]
+        wanted = wanted or [_Wanted(last.rpartition("/")[2], source, entries[0].size)]
+    for file in wanted:
+        if problem := problem_with(file.name):
+            raise StoreError(
+                f"{place.shown(source)} has an object that cannot be downloaded: its name {file.name!r} {problem}. "
+                "Nothing was downloaded; remove it from the store, or see who put it there"
+            )
+    return wanted
+
+
+def _make_room(folder: Path, size: int) -> None:
+    with local("write to", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < size:
+        raise StoreError(
+            f"{size / 2**20:,.0f} MiB cannot be downloaded to {str(folder)!r}: {free / 2**20:,.0f} MiB are free there; "
+            "free some space, and run it again"
+        )
+
+
+def _fetch(files: Files, wanted: _Wanted, folder: Path, stop: threading.Event, tick: Tick) -> File | None:
+    """One file, or None where it is another one than is wanted."""
+    target = folder / wanted.name
+    with local("write", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(folder.resolve()):
+            raise StoreError(f"{str(target)!r} leads out of {str(folder)!r} by a link; download into an empty folder")
+        partial = target.parent / f".{uuid.uuid4().hex}.partial"
+        out = partial.open("xb")
+    sha256, size = hashlib.sha256(), 0
+    try:
+        with out:
+            for data in files.blocks(wanted.key, wanted.size):
+                if stop.is_set():
+                    raise Stopped
+                with local("write", target):
+                    out.write(data)
+                    out.flush()
+                sha256.update(data)
+                size += len(data)
+                tick(len(data))
+        if wanted.size not in (None, size) or wanted.sha256 not in (None, sha256.hexdigest()):
+            tick(-size)
+            return None
+        with local("write", target):
+            partial.replace(target)
+    except BaseException:
+        tick(-size)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    return File(name=wanted.name, size=size, sha256=sha256.hexdigest())
