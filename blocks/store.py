@@ -70,6 +70,14 @@ class Store:
         _check(key)
         await self._place.threads.ask(f"write {key!r}", lambda stop: self._place.files.put(key, data))
 
+    async def send(self, path: Path, key: str, tell: Tell | None = None) -> None:
+        """Make an object of a plain file of this machine: all of it or none of it."""
+        _check(key)
+        files = self._place.files
+        await self._place.threads.ask(
+            f"write {key!r}", lambda stop: files.send(key, path, key, stop, lambda size: None), tell
+        )
+
     async def entries(self, prefix: str) -> list[Entry]:
         """What is below a prefix, by name; the prefix is a folder: ``a/b`` has nothing of ``a/bc``."""
         prefix = prefix.strip("/")

@@ -276,6 +276,23 @@ def sweep(
     return 0 if complete else 1
 
 
+@_command(_RUNS)
+def outputs(
+    run: RunName,
+    /,
+    *,
+    download: Annotated[Path | None, Parameter(help="A folder that gets them, each checked.")] = None,
+    as_json: As = False,
+) -> None:
+    """Show what a run left in its store, or download it."""
+    from prefect_jobs.deployments.outputs import outputs_of
+
+    uri, rows = _in_loop(outputs_of, run, download, print)
+    show_rows(rows, as_json, "It left nothing.")
+    if not as_json:
+        print(f"in {uri}" if download is None else f"{len(rows)} files are in {download}")
+
+
 @_command(_MORE)
 def worker(
     *,

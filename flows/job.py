@@ -13,7 +13,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Failed
 
-from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.blocks.loading import load_infrastructure, load_store
+from prefect_jobs.blocks.store_access import access_to
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Attempts, Logger
@@ -21,13 +22,15 @@ from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message, hee
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.entrypoints import Entrypoints
 from prefect_jobs.flows.hearing import hearing
-from prefect_jobs.flows.history import is_cancelled
+from prefect_jobs.flows.history import is_cancelled, may_have_begun
 from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.plan import Plan
+from prefect_jobs.flows.results import concluded
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.secrets import read_secret
-from prefect_jobs.flows.states import run_state, says_cancelled
+from prefect_jobs.flows.staging import AMBIENT
+from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.flows.supervise import tidy
 from prefect_jobs.job import OVERRIDES, PLACE
 from prefect_jobs.request import Request, container_spec, shape, total_timeout
@@ -50,13 +53,18 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         chosen = shape(job, request.overrides, infrastructure.shapes, infrastructure.label)
         spec = container_spec(deployed, request).model_copy(update={"shape": chosen})
         infrastructure.check(spec, job.name)
+        store_block = AMBIENT if job.state is None else await load_store(job.state.block)
         secrets = {name: await read_secret(job, name, block) for name, block in spec.secrets.items()}
+        if job.state is not None and job.state.credentials:
+            access = access_to(store_block)
+            spec, secrets = spec.model_copy(update={"env": {**access.env, **spec.env}}), {**access.secrets, **secrets}
         logger.info("Job %s, version %s, on %s%s", job.name, deployed.version, infrastructure.label, _described(spec))
         if changed := request.changed:
             logger.info("This run overrides %s", ", ".join(changed))
         budget = Budget(job.retry_policy, total_timeout(job, request.overrides))
         async with (
             infrastructure.engine() as engine,
+            store_block.open() as store,
             get_client() as client,
             hearing() as cancellations,
             cancellations.bell(flow_run.id) as bell,
@@ -74,7 +82,8 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                 installation=await installation_of(client),
                 supervisor=f"{socket.gethostname()}/{os.getpid()}",
             )
-            attempts = Attempts(Plan(client, job, engine, infrastructure.label, spec, identity, secrets), budget)
+            plan = Plan(client, job, engine, infrastructure.label, spec, identity, secrets, store)
+            attempts = Attempts(plan, budget)
             async with heeding_cancellation(client, flow_run.id, bell) as cancellation:
                 await attempts.run(flow_run, logger)
             # Whoever cancels may have stopped the container before this process heard of it.
@@ -83,19 +92,20 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                 if cancellation.heard or says_cancelled(state):
                     logger.info("Run ended: %s", words := cancelled_message(state))
                     return Cancelled(message=words)
+            if attempts.last is not None:
+                sources = plan.staging(identity).sources
+                return await concluded(job, flow_run.id, attempts.last, store_block, sources)
     except JobError as error:
         return Failed(message=str(error))
     except ObjectNotFound:
         logger.info("Run ended: %s", words := f"it was deleted; {NOTHING_LEFT}")
         return Cancelled(message=words)
-    if attempts.last is None:
-        return Failed(message="the attempt ended without an outcome; its task run's log says why")
-    return run_state(attempts.last)
+    return Failed(message="the attempt ended without an outcome; its task run's log says why")
 
 
 async def _leave_nothing(client: PrefectClient, flow_run: FlowRun) -> None:
     """Stop and remove what an earlier supervisor of a run left."""
-    if flow_run.run_count > 1:
+    if may_have_begun(flow_run):
         await Remains(flow_run).end(client)
 
 

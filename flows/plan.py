@@ -9,7 +9,9 @@ from functools import cached_property
 from prefect.client.orchestration import PrefectClient
 
 from prefect_jobs.blocks.engine import Engine
+from prefect_jobs.blocks.store import Store
 from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.staging import Staging
 from prefect_jobs.job import Job
 from prefect_jobs.spec import ContainerSpec, Identity
 
@@ -28,10 +30,20 @@ class Plan:
     """Of the run; each attempt has its own number."""
     secrets: Mapping[str, str] = field(repr=False)
     """Environment variable: secret value."""
+    store: Store
+    """The job's store, or one that only reads inputs."""
 
     def numbered(self, attempt: int) -> Identity:
         """The identity of an attempt."""
         return self.identity.model_copy(update={"attempt": attempt})
+
+    def staging(self, attempt: Identity) -> Staging:
+        """What an attempt takes from the store and leaves there."""
+        return Staging(self.job, self.spec, attempt, self.store, self.mask)
+
+    def spec_of(self, attempt: Identity) -> ContainerSpec:
+        """The container of an attempt, which finds its places in the store, too."""
+        return self.spec.model_copy(update={"env": {**self.spec.env, **self.staging(attempt).environment}})
 
     @cached_property
     def mask(self) -> Mask:

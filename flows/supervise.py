@@ -7,10 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect_jobs.blocks.engine import Container
-from prefect_jobs.errors import ImageUnavailable, InfrastructureError
+from prefect_jobs.blocks.files import NOTHING_STAGED, Staged
+from prefect_jobs.blocks.spool import spool
+from prefect_jobs.errors import ImageUnavailable, InfrastructureError, NoSuchObject, StoreError
 from prefect_jobs.flows.log import RunLog
 from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.successor import successor
@@ -43,7 +46,8 @@ class Supervision:
         cancelled: Callable[[], Awaitable[bool]],
     ) -> None:
         self._plan = plan
-        self._spec = plan.spec
+        self._spec = plan.spec_of(identity)
+        self._staging = plan.staging(identity)
         self._identity = identity
         self._log = log
         self._logger = logger
@@ -59,9 +63,13 @@ class Supervision:
         container or its outcome is there for the next one. Whatever else ends this call, the container does not
         outlive it.
         """
+        async with spool() as room:
+            return await self._run(seconds_left, taken_up, room)
+
+    async def _run(self, seconds_left: Callable[[], float | None], taken_up: datetime | None, room: Path) -> Outcome:
         begun = taken_up or datetime.now(UTC)
         try:
-            launched = await self._launch(seconds_left(), taken_up=taken_up is not None)
+            launched = await self._staged_and_launched(seconds_left, room, taken_up=taken_up is not None)
         except asyncio.CancelledError:
             await tidy(self._keep_cancelled(None))
             raise
@@ -76,6 +84,7 @@ class Supervision:
             outcome = self._whole(await self._follow(launched, age, seconds_left()), begun)
             await self._log.finish()
             outcome = outcome.model_copy(update={"tail": () if outcome.succeeded else self._log.tail()})
+            outcome = await self._with_what_it_left(launched, outcome, room)
             await self._keep(outcome)
         except BaseException:
             # Cancelled, or the process is told to end: the container goes first, and its last lines are kept.
@@ -89,7 +98,32 @@ class Supervision:
             await tidy(launched.remove(), _REMOVAL_SECONDS)
         return outcome
 
-    async def _launch(self, left: float | None, *, taken_up: bool) -> Container | Outcome:
+    async def _staged_and_launched(
+        self, seconds_left: Callable[[], float | None], room: Path, *, taken_up: bool
+    ) -> Container | Outcome:
+        """The container, with all that it is to find; one that runs already has it."""
+        staged = NOTHING_STAGED
+        if not taken_up or await self._plan.engine.container(self._identity).age() == 0:
+            try:
+                async with asyncio.timeout(seconds_left()):
+                    staged = await self._staging.stage(room, self._tell)
+            except NoSuchObject as error:
+                return self._without_container(Reason.INPUT_UNAVAILABLE, str(error))
+            except StoreError as error:
+                return self._without_container(Reason.STORE_UNAVAILABLE, str(error))
+            except TimeoutError:
+                return self._without_container(Reason.TIMED_OUT, f"{_TOTAL}, while its inputs were on their way")
+        return await self._launch(seconds_left(), staged, taken_up=taken_up)
+
+    async def _with_what_it_left(self, container: Container, outcome: Outcome, room: Path) -> Outcome:
+        """The outcome, when what the attempt left is kept; one that says so where it cannot be kept."""
+        try:
+            return await self._staging.keep(container, outcome, room, self._tell)
+        except (StoreError, InfrastructureError) as error:
+            words = f"{outcome.summary()}; what it left could not be kept: {self._plan.mask(str(error))}"
+            return outcome.model_copy(update={"reason": Reason.STORE_UNAVAILABLE, "message": words})
+
+    async def _launch(self, left: float | None, staged: Staged, *, taken_up: bool) -> Container | Outcome:
         """The container, launched in time; or an outcome, and nothing is left of it."""
         if left == 0:
             there = await self._left_behind() if taken_up else None
@@ -99,7 +133,7 @@ class Supervision:
             try:
                 async with asyncio.timeout(seconds):
                     plan = self._plan
-                    return await plan.engine.launch(self._spec, self._identity, plan.secrets, self._tell)
+                    return await plan.engine.launch(self._spec, self._identity, plan.secrets, self._tell, staged)
             except BaseException:
                 await tidy(self._plan.engine.discard(self._identity))
                 raise

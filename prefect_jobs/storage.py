@@ -11,7 +11,9 @@ from prefect_jobs.model import Model
 
 STORE = "store"
 """The scheme of what lies below the job's own store: ``store://datasets/iris.csv``."""
-_SCHEMES = ("s3", "gs", "az", "oci", "http", "https", "file", "memory", STORE)
+STEP = "step"
+"""The scheme of what a pipeline hands from a step to those that need it."""
+_SCHEMES = ("s3", "gs", "az", "oci", "http", "https", "file", "memory", STORE, STEP)
 
 Checkpoint = Literal["run", "job"]
 
@@ -20,7 +22,7 @@ def check_uri(uri: str) -> str:
     """Refuse what is no URI of an object or a prefix, and what carries a password."""
     scheme, mark, rest = uri.partition("://")
     if not mark or scheme not in _SCHEMES:
-        raise ValueError(f"expected a URI such as s3://bucket/iris.csv; it may begin with {', '.join(_SCHEMES)}")
+        raise ValueError(f"expected a URI such as s3://bucket/iris.csv; it may begin with {', '.join(_SCHEMES[:-1])}")
     if not rest.strip("/"):
         raise ValueError(f"expected a bucket or a path behind {scheme}://")
     if "@" in rest.partition("/")[0]:
@@ -48,5 +50,5 @@ class Store(Model):
 def input_problems(inputs: dict[str, str], has_store: bool) -> Iterator[tuple[str, str, str]]:
     """What cannot be staged: the input, what is wrong, and its URI."""
     for name, uri in inputs.items():
-        if uri.startswith(f"{STORE}://") and not has_store:
+        if uri.startswith((f"{STORE}://", f"{STEP}://")) and not has_store:
             yield name, "lies below the job's store, and the job has none; set store", uri

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +117,17 @@ def test_a_process_cannot_have_what_only_a_container_has() -> None:
         block.check(_spec(mounts=[Mount(source="/srv/data", target="/elsewhere")]), "train")
     with pytest.raises(NotAllowedError, match=r"security\.user"):
         block.check(_spec(security=Security(user="1000")), "train")
+
+
+def test_an_input_of_the_supervisors_machine_is_read_only_where_the_block_allows_it(tmp_path: Path) -> None:
+    allowed, other = tmp_path / "allowed", tmp_path / "other"
+    allowed.mkdir()
+    other.mkdir()
+    (allowed / "link").symlink_to(other)
+    block = Docker(allow_host_folders=[str(allowed)])
+    block.check(_spec(inputs={"a": f"file://{allowed}/iris.csv", "b": "s3://bucket/iris.csv"}), "train")
+    for path in (other / "iris.csv", allowed / "link" / "iris.csv", f"{allowed}-too/iris.csv"):
+        with pytest.raises(NotAllowedError, match=r"its input 'a' .* allow_host_folders"):
+            block.check(_spec(inputs={"a": f"file://{path}"}), "train")
+    # A process reads what this machine's files are by itself.
+    Process().check(_spec(inputs={"a": f"file://{other}/iris.csv"}), "train")

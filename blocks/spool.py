@@ -1,0 +1,68 @@
+"""Room on this machine for files on their way between a store and a container."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from prefect.settings import get_current_settings
+
+from prefect_jobs.errors import InfrastructureError
+
+SPOOL = "PREFECT_JOBS_SPOOL"
+_LOCK = ".lock"
+_LOOKED_AT: set[Path] = set()
+
+
+@asynccontextmanager
+async def spool() -> AsyncIterator[Path]:
+    """A folder of one's own, gone at the end; what processes that died have left goes with the first.
+
+    Raises:
+        InfrastructureError: it cannot be made.
+    """
+    home = Path(os.environ.get(SPOOL) or get_current_settings().home / "jobs" / "spool")
+    folder = home / uuid4().hex
+    lock = await asyncio.to_thread(_make, home, folder)
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(_remove, folder, lock)
+
+
+def _make(home: Path, folder: Path) -> IO[str]:
+    try:
+        if home not in _LOOKED_AT:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in home.iterdir():
+                _remove_if_left(left)
+            _LOOKED_AT.add(home)
+        folder.mkdir(mode=0o700)
+        lock = (folder / _LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
+    except OSError as error:
+        raise InfrastructureError(
+            f"a folder for files on their way cannot be made in {str(home)!r}: {error.strerror}; mend that, or set "
+            f"{SPOOL} to another folder"
+        ) from error
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove a folder that no process holds; one that is just being made has no lock yet, and stays."""
+    with contextlib.suppress(OSError), (folder / _LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path, lock: IO[str]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.close()

@@ -1,0 +1,58 @@
+"""What a run left in its store: named by its manifest, and downloaded with its checksums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+
+from prefect_jobs.blocks.engine import Tell
+from prefect_jobs.blocks.loading import load_store
+from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.deployments.runs import find_run
+from prefect_jobs.errors import NoSuchObject, NotFoundError
+from prefect_jobs.job import Job
+from prefect_jobs.manifest import Manifest
+
+
+async def outputs_of(
+    client: PrefectClient, reference: str, download: Path | None, tell: Tell
+) -> tuple[str, list[dict[str, Any]]]:
+    """Where the outputs of a run are, and each with its size and checksum; downloaded to a folder where one is given.
+
+    Raises:
+        NotFoundError: there is no such run, its job keeps nothing, or it has not ended.
+        StoreError: the store refuses, or what it has is not what the run wrote.
+    """
+    run = await find_run(client, reference)
+    job = _job_of(run.flow_run.parameters, reference)
+    assert job.state is not None
+    async with (await load_store(job.state.block)).open() as store:
+        manifest = await _manifest(store, job, run.id)
+        prefix = f"{job.name}/{run.id}/output"
+        if download is not None and manifest.files:
+            await store.download(prefix, download, manifest, tell)
+        rows = [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in manifest.files]
+        return store.uri(prefix), rows
+
+
+def _job_of(parameters: dict[str, Any], reference: str) -> Job:
+    job = DeployedJob.model_validate(parameters.get("job")).template
+    if job.state is None:
+        raise NotFoundError(
+            f"run {reference!r} of job {job.name!r} keeps no outputs: the job has no store; give it one (store: NAME), "
+            "apply it and start it again"
+        )
+    return job
+
+
+async def _manifest(store: Any, job: Job, run_id: UUID) -> Manifest:
+    try:
+        return Manifest.model_validate_json(await store.read(f"{job.name}/{run_id}/manifest.json"))
+    except NoSuchObject as error:
+        raise NotFoundError(
+            f"the outputs of run {run_id} of job {job.name!r} are not there: it has not ended, or it was ended before "
+            f"they could be kept ({error})"
+        ) from error

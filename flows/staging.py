@@ -1,0 +1,233 @@
+"""What a run takes from object storage before an attempt, and what is kept there after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect_jobs.blocks.engine import Container, Tell
+from prefect_jobs.blocks.files import Folder, Left, Staged
+from prefect_jobs.blocks.object_store import ObjectStore
+from prefect_jobs.blocks.store import Store
+from prefect_jobs.errors import NoSuchObject
+from prefect_jobs.flows.mask import Mask
+from prefect_jobs.job import Job
+from prefect_jobs.manifest import File, Manifest, Skipped
+from prefect_jobs.outcome import Outcome
+from prefect_jobs.spec import ContainerSpec, Identity
+from prefect_jobs.storage import STEP, STORE
+
+RESULT = "result.json"
+RESULT_BYTES = 128 * 1024
+_MANIFEST_BYTES = 256 * 2**20
+# Inputs of a job without a store are read with what this machine's environment has.
+AMBIENT = ObjectStore(url="file:///")
+_MOST_NAMED = 20
+_STEP = f"{STEP}://"
+
+
+class Staging:
+    """The state of one run: its inputs, its outputs, its checkpoint and its log."""
+
+    def __init__(self, job: Job, spec: ContainerSpec, run: Identity, store: Store, mask: Mask) -> None:
+        self._job = job
+        self._spec = spec
+        self._run = run
+        self._store = store
+        self._mask = mask
+        self._keeps = job.state is not None
+
+    def key(self, *parts: str) -> str:
+        """A key of this run."""
+        return "/".join((self._run.job, str(self._run.run_id), *parts))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where a container with a client of its own finds the same places."""
+        if not self._keeps:
+            return {}
+        return {
+            "JOB_INPUT_URI": json.dumps(self.sources),
+            "JOB_OUTPUT_URI": self._store.uri(self.key("output")),
+            "JOB_CHECKPOINT_URI": self._store.uri(self.key("checkpoint")),
+        }
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The inputs by name, wherever they are."""
+        own = f"{STORE}://"
+        return {
+            name: self._store.uri(uri.removeprefix(own)) if uri.startswith(own) else uri
+            for name, uri in self._spec.inputs.items()
+        }
+
+    async def stage(self, spool: Path, tell: Tell) -> Staged:
+        """What the container is to find in its folders when it starts.
+
+        Raises:
+            NoSuchObject: an input is not there.
+            StoreError: the store, or this machine's disk, refuses.
+        """
+        staged: dict[Folder, Path] = {}
+        if self._keeps:
+            # What the run will leave must find a place: better to know before hours of work than after.
+            known = {"job": self._run.job, "version": self._run.version, "run_name": self._run.run_name}
+            await self._store.write(self.key("run.json"), json.dumps(known).encode())
+        if self._spec.inputs:
+            staged["input"] = folder = spool / "input"
+            for name, uri in self._spec.inputs.items():
+                await self._input(name, uri, folder, spool / "arriving", tell)
+        if self._job.checkpoint == "job" and self._run.attempt == 1 and (last := await self._last_checkpoint()):
+            staged["checkpoint"] = folder = spool / "checkpoint"
+            prefix, manifest = last
+            await self._store.download(prefix, folder, manifest, tell)
+            tell(f"The checkpoint of run {manifest.run_id} is here: {_amount(manifest.files)}")
+        return staged
+
+    async def _input(self, name: str, uri: str, folder: Path, arriving: Path, tell: Tell) -> None:
+        if uri.startswith(_STEP):
+            await self._step(uri.removeprefix(_STEP), folder / name, tell)
+            return
+        source = uri.removeprefix(f"{STORE}://") if uri.startswith(f"{STORE}://") else uri
+        try:
+            manifest = await self._manifest_of(source)
+            files = await self._store.download(source, arriving / name, manifest, tell)
+        except NoSuchObject as error:
+            raise NoSuchObject(f"input {name!r}, {uri}: {error}") from error
+        is_single = len(files) == 1 and files[0].name == source.rsplit("/", 1)[-1]
+        arrived = arriving / name / files[0].name if is_single else arriving / name
+        await asyncio.to_thread(_move, arrived, folder / name)
+        tell(f"Input {name!r}: {_amount(files)} from {uri}")
+
+    async def _step(self, prefix: str, folder: Path, tell: Tell) -> None:
+        """All results of an earlier step of a pipeline, and the outputs of each of its runs."""
+        content = await self._store.read(f"{prefix}/results.json", _MANIFEST_BYTES)
+        results = json.loads(content)
+        files: list[File] = []
+        for branch in results["branches"]:
+            if branch["outputs"] is not None:
+                inner = folder / str(branch["index"]) if results["matrix"] else folder
+                manifest = await self._manifest_of(branch["outputs"])
+                files += await self._store.download(branch["outputs"], inner, manifest)
+        await asyncio.to_thread(_write, folder / "results.json", content)
+        tell(f"Input {folder.name!r}: {len(results['branches'])} results, {_amount(files)}")
+
+    async def _manifest_of(self, source: str) -> Manifest | None:
+        """What the outputs of another run hold: no more and no less than its manifest names."""
+        own = self._store.uri("")
+        key = source.removeprefix(own).strip("/") if source.startswith(own) else source
+        if "://" in key or not key.endswith("/output"):
+            return None
+        try:
+            return await self.manifest(key.removesuffix("/output"))
+        except NoSuchObject as error:
+            raise NoSuchObject(
+                f"there is no manifest beside it, so the run that writes there has not ended: {error}"
+            ) from error
+
+    async def manifest(self, prefix: str, name: str = "manifest.json") -> Manifest:
+        """The manifest of a run, or of its checkpoint."""
+        return Manifest.model_validate_json(await self._store.read(f"{prefix}/{name}", _MANIFEST_BYTES))
+
+    async def keep(self, container: Container, outcome: Outcome, spool: Path, tell: Tell) -> Outcome:
+        """Keep what an attempt left that has ended, the manifest last; the outcome with its result.
+
+        Raises:
+            StoreError: the store, or this machine's disk, refuses.
+            InfrastructureError: the files cannot be had.
+        """
+        if not self._keeps:
+            left = await container.left("output", spool / "output", RESULT)
+            return self._with_result(outcome, left, tell)
+        # Whatever is there of an earlier attempt is not this one's.
+        await self._store.delete(self.key("manifest.json"))
+        left = await container.left("output", spool / "output")
+        files = await self._store.upload(sorted(left.files.items()), self.key("output"), tell)
+        for name, why in list(left.skipped.items())[:_MOST_NAMED]:
+            tell(f"Not kept: {name!r}, because {why}")
+        if self._job.checkpoint == "job":
+            await self._keep_checkpoint(container, outcome, spool, tell)
+        if self._job.logging.store:
+            await self._keep_log(container, outcome.attempt, spool)
+        outcome = self._with_result(outcome, left, tell)
+        manifest = self._manifest(outcome, files, left)
+        await self._store.write(self.key("manifest.json"), manifest.model_dump_json(indent=1).encode())
+        uri = self._store.uri(self.key("output"))
+        if files:
+            tell(f"Outputs: {_amount(files)} in {uri}")
+        return outcome.model_copy(update={"outputs": uri})
+
+    def _manifest(self, outcome: Outcome, files: list[File], left: Left) -> Manifest:
+        return Manifest(
+            job=self._run.job,
+            run_id=str(self._run.run_id),
+            version=self._run.version,
+            attempt=outcome.attempt,
+            outcome=outcome.reason,
+            exit_code=outcome.exit_code,
+            written=datetime.now(UTC),
+            files=files,
+            skipped=[Skipped(name=name, why=why) for name, why in left.skipped.items()],
+        )
+
+    def _with_result(self, outcome: Outcome, left: Left, tell: Tell) -> Outcome:
+        """The outcome with the small JSON result that the container left, where that is one."""
+        if (path := left.files.get(RESULT)) is None:
+            return outcome
+        if (size := path.stat().st_size) > RESULT_BYTES:
+            tell(f"{RESULT} is no result: it has {size:,} bytes, and at most {RESULT_BYTES:,} are taken")
+            return outcome
+        try:
+            text = self._mask(path.read_text(encoding="utf-8"))
+            return outcome.model_copy(update={"result": json.loads(text, parse_constant=_refuse)})
+        except ValueError as error:
+            tell(f"{RESULT} is no result: it is not JSON: {error}")
+            return outcome
+
+    # -- the checkpoint that goes from run to run
+
+    async def _last_checkpoint(self) -> tuple[str, Manifest] | None:
+        try:
+            prefix = json.loads(await self._store.read(f"{self._run.job}/checkpoint.json", 4096))["prefix"]
+        except NoSuchObject:
+            return None
+        return f"{prefix}/checkpoint", await self.manifest(prefix, "checkpoint.json")
+
+    async def _keep_checkpoint(self, container: Container, outcome: Outcome, spool: Path, tell: Tell) -> None:
+        """Keep the checkpoint beside the run, and name it the job's last one when it is whole."""
+        left = await container.left("checkpoint", spool / "left-checkpoint")
+        files = await self._store.upload(sorted(left.files.items()), self.key("checkpoint"), tell)
+        manifest = self._manifest(outcome, files, left)
+        await self._store.write(self.key("checkpoint.json"), manifest.model_dump_json().encode())
+        await self._store.write(f"{self._run.job}/checkpoint.json", json.dumps({"prefix": self.key()}).encode())
+
+    # -- the complete log
+
+    async def _keep_log(self, container: Container, attempt: int, spool: Path) -> None:
+        """Every line of the container with its time, read once more, for an earlier supervisor may have had them."""
+        path, key = spool / "log.txt", self.key("log.txt" if attempt == 1 else f"log-{attempt}.txt")
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            async for line in container.logs():
+                file.write(f"{line.timestamp.isoformat()} {line.stream} {self._mask(line.text)}\n")
+        await self._store.send(path, key)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _amount(files: list[File]) -> str:
+    size = sum(file.size for file in files)
+    return f"{len(files)} file{'s' * (len(files) != 1)}, {size / 2**20:.1f} MiB"

@@ -1,0 +1,68 @@
+"""Runs of jobs with a store, executed in this process against the real server, on every infrastructure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from ran import Execute, Ran, deployed, ran
+
+from prefect_jobs import Job, JobRun
+from prefect_jobs.blocks.object_store import ObjectStore
+
+
+@pytest.fixture(params=["process", "docker"])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The infrastructure of a job, and the image that it needs there."""
+    if request.param == "process":
+        return {"infrastructure": "process"}
+    return {"infrastructure": "docker", "image": request.getfixturevalue("busybox")}
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    """The folder in which the store is."""
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+async def store(bucket: Path, prefect_api: str) -> str:
+    """The name of a saved store."""
+    name = f"store-{uuid4().hex[:8]}"
+    await ObjectStore(url=f"file://{bucket}").save(name)  # type: ignore[misc]
+    return name
+
+
+@pytest.fixture
+def deploy(where: dict[str, Any], store: str) -> Callable[..., Awaitable[Job]]:
+    """Deploys a job with a script and the store."""
+
+    async def make(script: str, **keys: Any) -> Job:
+        command = ["sh", "-c", script]
+        return await deployed(f"job-{uuid4().hex[:8]}", **{**where, "store": store, "command": command, **keys})
+
+    return make
+
+
+@pytest.fixture
+def start(execute: Execute) -> Callable[..., Awaitable[Ran]]:
+    """Starts a run of a job with the request given and executes it."""
+
+    async def go(job: Job, **request: Any) -> Ran:
+        run: JobRun = await job.run(**request)
+        return await ran(execute, run)
+
+    return go
+
+
+@pytest.fixture
+def sh(deploy: Callable[..., Awaitable[Job]], start: Callable[..., Awaitable[Ran]]) -> Callable[..., Awaitable[Ran]]:
+    """Runs a script as a job, once, with further keys of the job."""
+
+    async def go(script: str, **keys: Any) -> Ran:
+        return await start(await deploy(script, **keys))
+
+    return go

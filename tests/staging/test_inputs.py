@@ -1,0 +1,79 @@
+"""Inputs are in a container's folder when it starts; one that cannot be had ends the run before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from ran import Ran
+
+from prefect_jobs import Job
+from prefect_jobs.outcome import Reason
+
+Sh = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture(autouse=True)
+def data(bucket: Path) -> Path:
+    """Something to be read."""
+    folder = bucket / "data"
+    (folder / "prices" / "2026").mkdir(parents=True)
+    (folder / "prices" / "2026" / "jan.csv").write_text("1\n")
+    (folder / "prices" / "feb.csv").write_text("2\n")
+    (folder / "iris v2.csv").write_text("iris\n")
+    return folder
+
+
+async def test_files_and_prefixes_are_there_under_their_names(sh: Sh) -> None:
+    inputs = {"iris": "store://data/iris v2.csv", "prices": "store://data/prices"}
+    ran = await sh("cd $JOB_INPUT_DIR; find . -type f | sort; cat iris prices/feb.csv", inputs=inputs)
+    assert ran.lines == ["./iris", "./prices/2026/jan.csv", "./prices/feb.csv", "iris", "2"]
+    assert "Input 'prices': 2 files, 0.0 MiB from store://data/prices" in ran.told
+
+
+async def test_a_run_reads_other_inputs_than_its_job(
+    deploy: Callable[..., Awaitable[Job]], start: Callable[..., Awaitable[Ran]]
+) -> None:
+    job = await deploy("cat $JOB_INPUT_DIR/iris", inputs={"iris": "store://data/iris v2.csv"})
+    assert (await start(job, inputs={"iris": "store://data/prices/feb.csv"})).lines == ["2"]
+    assert (await start(job)).lines == ["iris"]
+
+
+async def test_outputs_of_another_run_are_read_as_its_manifest_names_them(sh: Sh, bucket: Path) -> None:
+    made = await sh("echo 1 > $JOB_OUTPUT_DIR/model")
+    outputs = Path(made.run.attempts[0].outputs.removeprefix("file://"))  # type: ignore[union-attr]
+    (outputs / "stray").write_text("of nobody\n")
+    uri = f"store://{outputs.relative_to(bucket)}"
+    ran = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
+    assert ran.lines == ["model"]
+
+    (outputs / "model").write_text("damaged\n")
+    damaged = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
+    assert damaged.state.name == "StoreUnavailable"
+    assert "its size or checksum is another" in damaged.message
+
+    (outputs.parent / "manifest.json").unlink()
+    unfinished = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
+    assert unfinished.state.name == "InputUnavailable"
+    assert "the run that writes there has not ended" in unfinished.message
+
+
+async def test_an_input_that_is_not_there_ends_the_run_before_it_starts(sh: Sh) -> None:
+    ran = await sh("echo started", inputs={"iris": "store://data/nothing.csv"}, retries=3)
+    assert (ran.state.type, ran.state.name, ran.lines) == ("CRASHED", "InputUnavailable", [])
+    assert [attempt.reason for attempt in ran.run.attempts] == [Reason.INPUT_UNAVAILABLE]
+    assert "input 'iris', store://data/nothing.csv" in ran.message
+
+
+async def test_a_store_that_takes_nothing_ends_the_run_before_it_starts(sh: Sh, bucket: Path, tmp_path: Path) -> None:
+    bucket.rename(tmp_path / "elsewhere")
+    bucket.write_text("no folder")
+    ran = await sh("echo started")
+    assert (ran.state.type, ran.state.name, ran.lines) == ("CRASHED", "StoreUnavailable", [])
+
+
+async def test_a_store_that_nobody_saved_ends_the_run_before_it_starts(sh: Sh) -> None:
+    ran = await sh("echo started", store="nowhere")
+    assert (ran.state.name, ran.lines) == ("Failed", [])
+    assert "there is no object store block 'nowhere'" in ran.message
