@@ -39,6 +39,8 @@ class Cancellation:
     heard: bool = False
     told: bool = False
     """Whether its process was told to end, by its worker for instance."""
+    seen: bool = False
+    """Whether Prefect said that it is cancelled; its worker may act first, and the block may be done before that."""
 
 
 @asynccontextmanager
@@ -57,7 +59,7 @@ async def heeding_cancellation(
     cancellation = Cancellation()
 
     async def heed() -> None:
-        await _cancelled(client, run_id, bell, worker_seconds)
+        await _cancelled(client, run_id, bell, cancellation, worker_seconds)
         cancellation.heard = True
         if not cancellation.told:
             working.cancel()
@@ -143,7 +145,9 @@ def cancelled_message(state: State[Any] | None, how: str = NOTHING_LEFT) -> str:
     return f"{who}; {how}"
 
 
-async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event, worker_seconds: float) -> None:
+async def _cancelled(
+    client: PrefectClient, run_id: UUID, bell: asyncio.Event, cancellation: Cancellation, worker_seconds: float
+) -> None:
     """Wait until the run is cancelled and its worker, if it has one beside this process, has had the time to act."""
     while True:
         await bell.wait()
@@ -155,6 +159,7 @@ async def _cancelled(client: PrefectClient, run_id: UUID, bell: asyncio.Event, w
         if flow_run.state is not None and flow_run.state.is_cancelled():
             return
         if flow_run.state is not None and flow_run.state.is_cancelling():
+            cancellation.seen = True
             if has_its_own_process():
                 await asyncio.sleep(worker_seconds)
             return

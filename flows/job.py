@@ -86,21 +86,33 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             attempts = Attempts(plan, budget)
             async with heeding_cancellation(client, flow_run.id, bell) as cancellation:
                 await attempts.run(flow_run, logger)
+            last = attempts.last
             # Whoever cancels may have stopped the container before this process heard of it.
-            if cancellation.heard or attempts.last is None or not attempts.last.succeeded:
-                state = (await run_now(client, flow_run.id)).state
-                if cancellation.heard or says_cancelled(state):
-                    logger.info("Run ended: %s", words := cancelled_message(state))
-                    return Cancelled(message=words)
-            if attempts.last is not None:
-                sources = plan.staging(identity).sources
-                return await concluded(job, flow_run.id, attempts.last, store_block, sources)
+            unsure = cancellation.seen or last is None or not last.succeeded
+            if words := await _cancelled(client, flow_run, logger, ask=unsure, heard=cancellation.heard):
+                return Cancelled(message=words)
+            if last is not None:
+                state = await concluded(job, flow_run.id, last, store_block, plan.staging(identity).sources)
+                # What is shown takes a moment, in which it may be cancelled; Prefect then takes no other end.
+                words = await _cancelled(client, flow_run, logger, ask=cancellation.seen or bell.is_set(), heard=False)
+                return Cancelled(message=words) if words else state
     except JobError as error:
         return Failed(message=str(error))
     except ObjectNotFound:
         logger.info("Run ended: %s", words := f"it was deleted; {NOTHING_LEFT}")
         return Cancelled(message=words)
     return Failed(message="the attempt ended without an outcome; its task run's log says why")
+
+
+async def _cancelled(client: PrefectClient, flow_run: FlowRun, logger: Logger, *, ask: bool, heard: bool) -> str:
+    """What to say of a run that a person has cancelled; the API is asked where that may be so."""
+    if not ask and not heard:
+        return ""
+    state = (await run_now(client, flow_run.id)).state
+    if not heard and not says_cancelled(state):
+        return ""
+    logger.info("Run ended: %s", words := cancelled_message(state))
+    return words
 
 
 async def _leave_nothing(client: PrefectClient, flow_run: FlowRun) -> None:
