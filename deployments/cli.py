@@ -125,7 +125,9 @@ def apply(
     document = read_document(file)
 
     from prefect_jobs.deployments.apply import apply as apply_jobs
+    from prefect_jobs.deployments.reachable import wait_for_server
 
+    wait_for_server(terminal.tell)
     try:
         changes = apply_jobs(
             document.jobs, document.pipelines, work_pool=work_pool, prune=prune, project=document.project

@@ -23,15 +23,15 @@ def print_state(flow_run: FlowRun) -> None:
     print(f"{flow_run.name}: {state_of(flow_run)}", flush=True)
 
 
+def print_hint(words: str) -> None:
+    """Print what a run waits for."""
+    print(words, flush=True)
+
+
 def state_of(flow_run: FlowRun) -> str:
-    """A run's state, and what it waits for."""
+    """A run's state."""
     state = flow_run.state
-    if state is None:
-        return "Unknown"
-    name, pool = state.name or state.type.value.title(), flow_run.work_pool_name
-    if state.is_scheduled() and pool:
-        return f"{name}; a worker must serve it: prefect worker start --pool {pool}"
-    return name
+    return "Unknown" if state is None else state.name or state.type.value.title()
 
 
 def show_rows(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:

@@ -17,7 +17,7 @@ from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments.both_ways import both_ways
 from prefect_jobs.deployments.cancelling import ask, see_to_it
 from prefect_jobs.deployments.kinds import KINDS, is_ours, kind_of, template_of
-from prefect_jobs.deployments.printing import nothing, print_log, print_state
+from prefect_jobs.deployments.printing import nothing, print_hint, print_log, print_state
 from prefect_jobs.deployments.watch import all_logs, follow, read_run
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.insisting import insist
@@ -88,15 +88,21 @@ class JobRun:
 
     @both_ways
     async def watch(
-        self, on_log: Callable[[Log], None] | None = None, on_state: Callable[[FlowRun], None] | None = None
+        self,
+        on_log: Callable[[Log], None] | None = None,
+        on_state: Callable[[FlowRun], None] | None = None,
+        on_hint: Callable[[str], None] | None = None,
     ) -> JobRun:
-        """Show state and lines as they come, until it has ended; ``on_log`` and ``on_state`` replace the printing.
+        """Show state and lines as they come, until it has ended; each of the arguments replaces the printing of some.
+
+        ``on_hint`` gets what to do when a run waits and no worker is there to take it.
 
         Raises:
             NotFoundError, httpx.HTTPStatusError: as `wait`.
         """
         async with get_client() as client:
-            await follow(client, self.flow_run, on_state=on_state or print_state, on_log=on_log or print_log)
+            tell = on_hint or print_hint
+            await follow(client, self.flow_run, on_state or print_state, on_log or print_log, tell)
             return await insist(lambda: self._look(client), "read a run's end")
 
     @both_ways

@@ -25,7 +25,7 @@ def watch(run: JobRun) -> int:
 
     while True:
         try:
-            run.watch(on_log=show, on_state=lambda flow_run: tell(f"[{state_of(flow_run)}]"))
+            run.watch(show, lambda flow_run: tell(f"[{state_of(flow_run)}]"), lambda hint: tell(f"[{hint}]"))
             break
         except KeyboardInterrupt:
             answer = _asked(run)

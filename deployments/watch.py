@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
-from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.objects import FlowRun, Log, WorkPoolStatus
 from prefect.client.schemas.sorting import LogSort
 from prefect.events.subscribers import FlowRunSubscriber
 from prefect.exceptions import ObjectNotFound
 
+from prefect_jobs.deployments.printing import nothing
 from prefect_jobs.errors import NotFoundError
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.names import WORKER_TYPE
 
 _PAGE = 200
 # Without a bell (the stream is down) the API is asked this often; with one, a missed ring costs no more than this.
@@ -59,8 +62,11 @@ async def follow(
     flow_run: FlowRun,
     on_state: Callable[[FlowRun], None],
     on_log: Callable[[Log], None],
+    on_hint: Callable[[str], None] = nothing,
 ) -> None:
     """Report every change of state and every log record, once each, until the run has ended and its log is complete.
+
+    A run that is scheduled while nobody serves its pool is worth a hint.
 
     An API that is away is asked again; the run goes on meanwhile.
 
@@ -97,6 +103,8 @@ async def follow(
             if state is not None and state.name != shown:
                 shown = state.name
                 on_state(flow_run)
+                if state.is_scheduled() and flow_run.work_pool_name and (hint := await _hint(client, flow_run)):
+                    on_hint(hint)
             if state is not None and state.is_final():
                 deadline = deadline or loop.time() + _STRAGGLERS
                 if complete or state.is_cancelled() or loop.time() >= deadline:
@@ -107,6 +115,21 @@ async def follow(
             await asyncio.sleep(0.1)  # What rings once often rings again at once.
     finally:
         await _end(ringing)
+
+
+async def _hint(client: PrefectClient, flow_run: FlowRun) -> str | None:
+    """What to do where nobody takes the runs of a run's pool; None where somebody does, or that is not known."""
+    name = flow_run.work_pool_name or ""
+    try:
+        pool = await client.read_work_pool(name)
+    except (ObjectNotFound, httpx.HTTPError):
+        return None
+    if pool.status is WorkPoolStatus.PAUSED:
+        return f"the work pool {name!r} is paused: prefect work-pool resume {name}"
+    if pool.status is WorkPoolStatus.NOT_READY:
+        command = "prefect-jobs worker" if pool.type == WORKER_TYPE else "prefect worker start"
+        return f"no worker serves the work pool {name!r}: {command} --pool {name}"
+    return None
 
 
 def _is_last(log: Log) -> bool:

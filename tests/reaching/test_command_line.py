@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,10 +15,14 @@ from uuid import uuid4
 import jsonschema
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from proxy import ApiProxy
 from reach import BIN, Cli, Command, Execute, runs_of
 
-from prefect_jobs import Job
+from prefect_jobs import Job, JobRun
+from prefect_jobs.deployments.printing import nothing
 
 AWAY = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
 DOCUMENT = """\
@@ -162,7 +167,7 @@ async def test_what_a_run_cannot_be_asked_for_is_said_and_no_run_is_made(file: P
     )
 
 
-@pytest.mark.parametrize("words", [["apply"], ["list"], ["run", "greet"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["list"], ["run", "greet"]], ids=" ".join)
 def test_a_server_that_is_away_is_named_with_what_to_do(words: list[str], file: Path, command: Command) -> None:
     failed = command("prefect-jobs", *words, env=AWAY, expect=1)
     assert failed.stdout == ""
@@ -170,6 +175,49 @@ def test_a_server_that_is_away_is_named_with_what_to_do(words: list[str], file: 
         "Prefect's API at http://127.0.0.1:9/api did not answer (All connection attempts failed); start a server with "
         "'prefect server start', or set PREFECT_API_URL\n"
     )
+
+
+async def test_apply_waits_for_a_server_that_is_not_there_yet(file: Path, prefect_api: str) -> None:
+    relay = ApiProxy(prefect_api)
+    applying = await asyncio.create_subprocess_exec(
+        BIN / "prefect-jobs", "apply", file, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"PREFECT_API_URL": relay.url},
+    )  # fmt: skip
+    assert applying.stderr is not None
+    said = (await applying.stderr.readline()).decode()
+    assert said == f"Nothing listens at {relay.url} yet; waiting up to 30 s for Prefect's server\n"
+    await relay.open()
+    printed, more = await applying.communicate()
+    await relay.shut()
+    assert (applying.returncode, more) == (0, b"")
+    assert b": created, version " in printed
+
+
+async def test_apply_does_not_wait_for_ever(file: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_jobs.deployments.reachable._SECONDS", 1)
+    with temporary_settings({PREFECT_API_URL: AWAY["PREFECT_API_URL"]}):
+        failed = await cli("apply", file, expect=1)
+    assert "start a server with 'prefect server start', or set PREFECT_API_URL" in failed.stderr
+
+
+async def test_who_watches_a_run_that_nobody_takes_is_told_what_to_do(api: PrefectClient, unique: str) -> None:
+    job = Job(name=unique, command=["true"])
+    await job.apply(work_pool=unique)
+
+    async def hints() -> list[str]:
+        run: JobRun = await job.run()
+        scheduled, found = asyncio.Event(), list[str]()
+        watching = asyncio.ensure_future(run.watch(nothing, lambda _: scheduled.set(), found.append))
+        await scheduled.wait()
+        await (await JobRun(run.flow_run).refresh()).cancel()
+        await watching
+        return found
+
+    assert await hints() == [f"no worker serves the work pool {unique!r}: prefect-jobs worker --pool {unique}"]
+    await api.send_worker_heartbeat(unique, "somebody", 30)
+    assert await hints() == []
+    await api.update_work_pool(unique, WorkPoolUpdate(is_paused=True))
+    assert await hints() == [f"the work pool {unique!r} is paused: prefect work-pool resume {unique}"]
 
 
 def test_the_schema_of_the_document_is_a_json_schema_that_takes_what_apply_takes(file: Path, command: Command) -> None:
