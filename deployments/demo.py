@@ -163,7 +163,8 @@ class _Demo:
         for model in MODELS:
             self.runs[model] = run = await start_run("train", {"MODEL_CLASS": model})
             self.tell.step(f"{model}: run {run.name}")
-        await asyncio.gather(*(run.watch(nothing, self._state_shown(model), nothing) for model, run in self.runs.items()))
+        watched = (run.watch(nothing, self._state_shown(model), nothing) for model, run in self.runs.items())
+        await asyncio.gather(*watched)
         for model, run in self.runs.items():
             self.tell.report(f"{model}, run {run.name}: what the container wrote", await _container_lines(run))
         for model, run in self.runs.items():
