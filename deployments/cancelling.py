@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
@@ -19,8 +20,10 @@ from prefect_jobs.deployments.printing import nothing
 from prefect_jobs.deployments.watch import follow, read_run
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message
+from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_child, children_of, why_cancelled
 from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.names import PIPELINE
 
 # Beyond the grace period: a flow's process hears of it within seconds, and has a container's last lines to deliver.
 _SUPERVISOR_SECONDS = 15.0
@@ -79,6 +82,8 @@ async def see_to_it(
     With ``force`` nobody is waited for, and the run ends Cancelled whether its container was found or not. Else a run
     whose container cannot be found from here is returned as it is.
     """
+    if PIPELINE in flow_run.parameters:
+        return await _see_to_pipeline(client, flow_run, tell, force=force)
     try:
         remains = Remains(flow_run)
     except JobError as error:
@@ -112,6 +117,38 @@ async def see_to_it(
         "is Cancelling for five minutes"
     )
     return flow_run
+
+
+async def _see_to_pipeline(
+    client: PrefectClient, flow_run: FlowRun, tell: Callable[[str], None], *, force: bool
+) -> FlowRun:
+    """The same for a run of a pipeline: of it there is nothing but the runs of its steps."""
+    is_final = flow_run.state is not None and flow_run.state.is_final()
+    if not is_final and not force:
+        tell(f"Cancelling {flow_run.name}; its worker is given {CHILDREN_SECONDS:g} s to cancel the runs of its steps")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHILDREN_SECONDS):
+                await follow(client, flow_run, on_state=nothing, on_log=nothing)
+        flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
+        if flow_run.state is None or flow_run.state.is_final():
+            return flow_run
+        tell("Nobody carries it out: its worker is gone or does not answer")
+    going = [child.id async for child in children_of(client, flow_run.id, going=True)]
+    tell(f"{flow_run.name}: {len(going)} runs of its steps go on" + ("; cancelling them" if going else ""))
+    await asyncio.gather(*(_cancel_child(client, child, flow_run, tell, force=force) for child in going))
+    if is_final:
+        return flow_run
+    how = f"ended from {socket.gethostname()}, for its worker did not answer; {len(going)} runs of it were cancelled"
+    return await end(client, flow_run, cancelled_message(flow_run.state, how))
+
+
+async def _cancel_child(
+    client: PrefectClient, run_id: UUID, pipeline: FlowRun, tell: Callable[[str], None], *, force: bool
+) -> None:
+    await cancel_child(client, run_id, why_cancelled(pipeline))
+    child = await read_run(client, run_id)
+    if child.state is not None and child.state.is_cancelling():
+        await see_to_it(client, child, tell, force=force)
 
 
 async def _end_from_here(client: PrefectClient, remains: Remains) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect_jobs.job import INFRASTRUCTURE_NAME, PLACE, Job
+from prefect_jobs.names import PIPELINE
 from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.quantities import Duration
 
@@ -21,7 +22,7 @@ def schema(template: Job | Pipeline) -> dict[str, Any]:
     refused.
     """
     properties = {name: parameter.json_schema() for name, parameter in template.parameters.items()}
-    hidden: tuple[str, ...] = ("pipeline",)
+    hidden: tuple[str, ...] = (PIPELINE,)
     if isinstance(template, Job):
         properties |= _overrides(template)
         hidden = ("job", *PLACE)

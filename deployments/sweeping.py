@@ -38,6 +38,10 @@ async def sweep_now(infrastructures: list[str], older_than: str, dry_run: bool) 
         f"{each.infrastructure}: {verb} what run {each.run_id} left ({each.containers} containers): {each.why}"
         for each in done.removed
     ]
+    lines += [
+        f"{orphan.name}: {'would cancel' if dry_run else 'cancelled'} it, for its pipeline's run has ended"
+        for orphan in done.cancelled
+    ]
     return lines + [f"not looked at: {problem}" for problem in done.problems], not done.problems
 
 

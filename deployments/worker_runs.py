@@ -36,7 +36,7 @@ from prefect_jobs.deployments.worker_heartbeats import Heartbeats
 from prefect_jobs.deployments.worker_places import renew_places
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import end_cancelled
-from prefect_jobs.flows.ending import Remains
+from prefect_jobs.flows.ending import end_remains
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.supervise import STARTED
@@ -179,7 +179,7 @@ class Runs:
                 raise  # It is found among one's own, and begun anew.
             logger.exception("The worker stumbled over run %s %d times, and ends it", flow_run.id, _TRIES)
             with suppress(Exception):
-                await Remains(flow_run).end(self._api)
+                await end_remains(self._api, flow_run)
             # What an unforeseen error says may hold anything, secrets too.
             await self._crash(
                 flow_run,
@@ -233,7 +233,7 @@ class Runs:
 
     async def _finish(self, flow_run: FlowRun) -> None:
         try:
-            await Remains(flow_run).end(self._api)
+            await end_remains(self._api, flow_run)
         except JobError as error:
             logger.warning("What is left of the cancelled run %s could not be ended: %s", flow_run.id, error)
         with suppress(ObjectNotFound):

@@ -35,6 +35,7 @@ from prefect_jobs.deployments.worker_api import is_busy, trouble
 from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost, clock
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.names import PIPELINE
 
 logger = logging.getLogger("prefect_jobs.worker")
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._ended = ended
         self.mine: set[UUID] = set()
         """The runs that this supervisor has taken, from before it asks for one until it has ended."""
+        self._pipelines: set[UUID] = set()
         self.looked = asyncio.Event()
         """Set when the runs that were left before are taken over."""
         self._renewed = asyncio.Event()
@@ -90,6 +92,18 @@ class Supervisor:
     def lease(self) -> Lease:
         """The lease of its life; a new one after it was given up."""
         return self._lease
+
+    def take(self, flow_run: FlowRun) -> None:
+        """Count a run among one's own."""
+        self.mine.add(flow_run.id)
+        if PIPELINE in flow_run.parameters:
+            self._pipelines.add(flow_run.id)
+
+    @property
+    def pipelines(self) -> set[UUID]:
+        """Those of its runs that wait for others: they take no place, or those would wait for one."""
+        self._pipelines &= self.mine
+        return self._pipelines
 
     async def held(self) -> Lease:
         """The lease, as soon as it is held."""
@@ -270,12 +284,12 @@ class Supervisor:
 
     def _adopt(self, flow_run: FlowRun, lease: Lease) -> None:
         if not self._is_over(lease):
-            self.mine.add(flow_run.id)
+            self.take(flow_run)
             self._runs.begin(flow_run, adopted=True)
 
     def _finish(self, flow_run: FlowRun, lease: Lease) -> None:
         if not self._is_over(lease):
-            self.mine.add(flow_run.id)
+            self.take(flow_run)
             self._runs.finish(flow_run)
 
     def _forget(self, run_id: UUID) -> None:

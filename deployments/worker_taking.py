@@ -28,6 +28,8 @@ logger = logging.getLogger("prefect_jobs.worker")
 # Between two polls, however many runs are made or end.
 _POLL_PAUSE = 0.05
 _REFUSED_PAUSE = 1.0
+# Between two looks of a worker that runs once for what its pipelines have started.
+_CHILDREN_PAUSE = 0.5
 # Claims on their way to the API at once.
 _CLAIMS = 8
 _HAND_BACK_SECONDS = 15.0
@@ -91,7 +93,7 @@ class Taking:
         return taken
 
     async def take_what_is_due(self) -> list[FlowRun]:
-        """Take all that is due now, each once, and wait until it has ended.
+        """Take all that is due now, each once, and wait until it has ended; and what is due while a pipeline goes on.
 
         Raises:
             NotFoundError: a work queue is not there.
@@ -108,10 +110,15 @@ class Taking:
                     await supervisor.one_ended()
                 found = await self.due.before(now, self._room())
                 fresh = self._take(run for run in found if run.id not in taken)
-                if not fresh:
-                    break
                 taken |= {run.id: run for run in fresh}
-                await asyncio.wait(self._claims)
+                if fresh:
+                    await asyncio.wait(self._claims)
+                elif not supervisor.pipelines:
+                    break
+                else:
+                    # It waits for runs that it has yet to start.
+                    await asyncio.sleep(_CHILDREN_PAUSE)
+                    now = datetime.now(UTC)
         except (httpx.HTTPError, TimeoutError) as error:
             raise no_answer(self._wanted.pool, error) from error
         await supervisor.drained()
@@ -137,8 +144,8 @@ class Taking:
 
     def _room(self) -> int:
         """How many runs may be taken now."""
-        limit = self._wanted.limit
-        return MOST if limit is None else min(MOST, limit - len(self._supervisor.mine))
+        limit, supervisor = self._wanted.limit, self._supervisor
+        return MOST if limit is None else min(MOST, limit - len(supervisor.mine) + len(supervisor.pipelines))
 
     # -- taking it
 
@@ -154,7 +161,7 @@ class Taking:
             if flow_run.id not in self._waiting:
                 self._waiting[flow_run.id] = asyncio.get_running_loop().call_later(early, self._due, flow_run.id)
             return False
-        self._supervisor.mine.add(flow_run.id)
+        self._supervisor.take(flow_run)
         task = asyncio.create_task(self._claim(flow_run), name=f"prefect-jobs: claim {flow_run.id}")
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)

@@ -37,7 +37,12 @@ logger = logging.getLogger("prefect_jobs.pipelines")
 # Runs that are on their way to the API at once.
 _CREATIONS, _CANCELLATIONS = 8, 16
 _PAGE = 200
-_GOING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+GOING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+"""The states of a run that has not ended."""
+
+
+CHILDREN_SECONDS = 60.0
+"""Beyond the longest grace period: what runs that are cancelled take to end."""
 
 
 class Target(NamedTuple):
@@ -165,7 +170,7 @@ async def children_of(client: PrefectClient, run_id: UUID, *, going: bool = Fals
     """The runs that a pipeline's run has started, in the order in which they were made; only those that go on."""
     chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
     if going:
-        chosen.state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_GOING))
+        chosen.state = FlowRunFilterState(type=FlowRunFilterStateType(any_=GOING))
     offset = 0
     found: list[FlowRun] = []
     while True:
@@ -207,6 +212,11 @@ async def cancel_children(
     return len(left)
 
 
+def why_cancelled(flow_run: FlowRun) -> str:
+    """Why the runs of a pipeline are cancelled, for the message of their states."""
+    return f"its pipeline {flow_run.name} was cancelled"
+
+
 async def cancel_child(client: PrefectClient, run_id: UUID, message: str) -> None:
     """Ask for a run to be cancelled; one whose flow has not begun ends now, for it never will."""
     with suppress(ObjectNotFound):
@@ -216,6 +226,13 @@ async def cancel_child(client: PrefectClient, run_id: UUID, message: str) -> Non
         if flow_run.state is not None and flow_run.state.is_cancelling() and flow_run.run_count == 0:
             ended: State[Any] = Cancelled(message=cancelled_message(flow_run.state, "it had not begun"))
             await insist(partial(client.set_flow_run_state, run_id, ended, force=True), "end a run")
+
+
+def pipeline_of(child: FlowRun) -> UUID | None:
+    """The pipeline's run that started a run; None where somebody else did."""
+    with suppress(ValueError):
+        return UUID((child.idempotency_key or "").partition("/")[0])
+    return None
 
 
 def _step_of(child: FlowRun) -> str:

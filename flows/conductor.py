@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
@@ -12,7 +13,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.attempts import Logger
 from prefect_jobs.flows.branches import Branch
-from prefect_jobs.flows.children import Children, Target, children_of
+from prefect_jobs.flows.children import CHILDREN_SECONDS, Children, Target, children_of, why_cancelled
+from prefect_jobs.flows.handover import hand_over, inputs_of
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes_of
 from prefect_jobs.flows.steps import StepRun, run_ids
@@ -21,8 +23,6 @@ from prefect_jobs.pipeline import Pipeline
 
 # How often it is said how far the steps are.
 _TELL_SECONDS = 20.0
-# Beyond the longest grace period: what a run that is cancelled takes to end.
-_CANCEL_SECONDS = 60.0
 
 
 class Conductor:
@@ -52,18 +52,20 @@ class Conductor:
         try:
             await self._all(list(self.steps.values()))
         except Exception:
-            await self._children.cancel("its pipeline stumbled", _CANCEL_SECONDS)
+            await self._children.cancel("its pipeline stumbled", CHILDREN_SECONDS)
             raise
 
-    async def cancel(self, why: str) -> str:
+    async def cancel(self) -> str:
         """Cancel what goes on, wait for its end, and run the steps that always run; what there is to say of it."""
         grace = max((target.job.grace_period.seconds for target in self._targets.values()), default=0.0)
         always = {name for name, step in self._pipeline.steps.items() if step.always}
-        left = await self._children.cancel(why, grace + _CANCEL_SECONDS, but=always)
+        left = await self._children.cancel(why_cancelled(self._flow_run), grace + CHILDREN_SECONDS, but=always)
         await self._look_again()
         for step in self.steps.values():
             if step.became is None and step.name not in always:
                 await self._read_outcomes(step)
+                with suppress(JobError):  # Who cleans up does without it.
+                    await self._hand_over(step)
                 begun = any(branch.run_id is not None for branch in step.branches)
                 step.end("failed" if begun else "skipped", f"step {step.name!r}: cancelled")
         await self._all([self.steps[name] for name in always if self.steps[name].became is None])
@@ -102,22 +104,31 @@ class Conductor:
     async def _step(self, step: StepRun) -> None:
         for need in step.step.needs:
             await self.steps[need].ended.wait()
-        if why := step.why_not(self.steps):
-            step.end("skipped", f"step {step.name!r}: {why}")
-            self._logger.info("%s: %s", step.name, why)
-            return
+        why_not = step.why_not(self.steps)
         try:
-            step.prepare(self._values, self._targets, self.steps, {})
-            for words in step.without_metric(self.steps):
-                self._logger.warning("%s: %s", step.name, words)
-            self._say_begin(step)
-            await step.run(self._children)
-            await self._read_outcomes(step)
-            step.conclude()
+            if why_not is None:
+                await self._run(step)
+            await self._hand_over(step)
         except JobError as error:
             step.end("failed", f"step {step.name!r}: {error}")
+        else:
+            step.conclude(why_not)
         level = self._logger.warning if step.became == "failed" else self._logger.info
         level("%s: %s", step.name, step.why.removeprefix(f"step {step.name!r}: ") or step.count())
+
+    async def _run(self, step: StepRun) -> None:
+        inputs = inputs_of(self._pipeline.name, self._flow_run.id, step.step.needs, self._targets[step.step.job].job)
+        step.prepare(self._values, self._targets, self.steps, inputs)
+        for words in step.without_metric(self.steps):
+            self._logger.warning("%s: %s", step.name, words)
+        self._say_begin(step)
+        await step.run(self._children)
+        await self._read_outcomes(step)
+
+    async def _hand_over(self, step: StepRun) -> None:
+        takers = [other for other in self.steps.values() if step.name in other.step.needs]
+        job = self._targets[step.step.job].job
+        await hand_over(self._pipeline.name, self._flow_run.id, step, job, takers)
 
     def _say_begin(self, step: StepRun) -> None:
         if (best := step.best(self.steps)) is not None and step.choice is not None and step.step.select is not None:

@@ -16,16 +16,32 @@ from prefect.client.schemas.sorting import TaskRunSort
 from prefect_jobs.blocks.engine import Container
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_children, why_cancelled
 from prefect_jobs.flows.delivery import Delivery
+from prefect_jobs.flows.ends import ends
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.log import RunLog, logger_name
 from prefect_jobs.flows.mask import Mask
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import says_cancelled
+from prefect_jobs.names import PIPELINE
 from prefect_jobs.request import Request, container_spec
 
 _ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
 logger = logging.getLogger("prefect_jobs.ending")
+
+
+async def end_remains(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Stop and remove what is left of a run that nobody looks after: containers, or the runs that it has started.
+
+    Raises:
+        JobError: its template cannot be read, or its infrastructure does not answer.
+    """
+    if PIPELINE in flow_run.parameters:
+        async with ends() as ended:
+            await cancel_children(client, flow_run.id, why_cancelled(flow_run), CHILDREN_SECONDS, ended)
+    else:
+        await Remains(flow_run).end(client)
 
 
 class Remains:

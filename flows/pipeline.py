@@ -23,10 +23,11 @@ from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled
 from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.states import says_cancelled
+from prefect_jobs.names import PIPELINE
 from prefect_jobs.parameters import resolve
 from prefect_jobs.wiring import check_wiring
 
-FLOW_NAME = "pipeline"
+FLOW_NAME = PIPELINE
 
 
 async def _run(parameters: dict[str, Any]) -> State[Any]:
@@ -35,7 +36,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
     assert context.flow_run is not None
     flow_run, logger = context.flow_run, cast("Logger", get_run_logger())
     try:
-        deployed = DeployedPipeline.parse(parameters.pop("pipeline", None), flow_run.deployment_version)
+        deployed = DeployedPipeline.parse(parameters.pop(PIPELINE, None), flow_run.deployment_version)
         pipeline = deployed.template
         given = {name: value for name, value in parameters.items() if value is not None}
         values = resolve(pipeline.parameters, given, f"pipeline {pipeline.name!r}")
@@ -51,19 +52,17 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             children = Children(client, flow_run, pipeline.name, targets, ended)
             conductor = Conductor(client, flow_run, pipeline, values, targets, children, logger)
             if await is_cancelled(client, flow_run.id):
-                words = await conductor.cancel("its pipeline was cancelled")
+                words = await conductor.cancel()
                 return Cancelled(message=f"cancelled before its steps were begun; {words}")
             if there := await children.recall():
                 logger.info("Taken up: %d runs of its steps are there already", there)
-            async with heeding_cancellation(client, flow_run.id, bell, worker_seconds=0.0) as cancellation:
-                await conductor.run()
-            state = await _state_now(client, flow_run)
-            is_over = cancellation.heard or state is None or says_cancelled(state)
             with undisturbed():
+                async with heeding_cancellation(client, flow_run.id, bell, worker_seconds=0.0) as cancellation:
+                    await conductor.run()
+                state = await _state_now(client, flow_run)
+                is_over = cancellation.heard or state is None or says_cancelled(state)
                 if is_over:
-                    words = cancelled_message(
-                        state, await conductor.cancel(f"its pipeline {flow_run.name} was cancelled")
-                    )
+                    words = cancelled_message(state, await conductor.cancel())
                     logger.info("Run ended: %s", words)
                 if state is not None:
                     await conductor.summarize()

@@ -108,8 +108,11 @@ class StepRun:
             for branch in self.branches:
                 group.create_task(one(branch))
 
-    def conclude(self) -> None:
-        """Say what became of it."""
+    def conclude(self, why_not: str | None = None) -> None:
+        """Say what became of it; ``why_not`` is why it was not begun."""
+        if why_not is not None:
+            self.end("skipped", f"step {self.name!r}: {why_not}")
+            return
         failed = [branch for branch in self.branches if branch.failed]
         share = self.step.on_failure
         if not failed or (isinstance(share, Share) and not self._has_failed()):

@@ -7,23 +7,37 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentTaskRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.engine import Engine, Found
 from prefect_jobs.blocks.loading import load_infrastructure, saved_infrastructures
 from prefect_jobs.errors import InfrastructureError, MissingExtraError, NotFoundError
 from prefect_jobs.flows.cancellation import end_cancelled
-from prefect_jobs.flows.insisting import run_now
+from prefect_jobs.flows.children import GOING, cancel_child, pipeline_of
+from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.quantities import Duration
 
 # A run that just ended is still tidied up by its own supervisor, and one that crashed may be taken up again.
 DEFAULT_AGE = Duration("10m")
 _ENGINE_SECONDS = 60.0
+_PAGE = 200
+_JOBS = FlowFilter(name=FlowFilterName(any_=["job"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,8 @@ class Sweep:
 
     removed: list[Swept]
     problems: list[str]
+    cancelled: list[FlowRun]
+    """Runs of pipelines' steps that went on although their pipeline's run had ended."""
 
 
 async def sweep_all(
@@ -49,12 +65,18 @@ async def sweep_all(
 ) -> Sweep:
     """Remove what runs left that ended at least ``older_than`` ago, or that Prefect does not know any more.
 
+    Before that, cancel the runs of steps whose pipeline's run ended so long ago, or is not known any more.
+
     ``references`` are infrastructures as jobs name them; without any, all saved blocks and each type's defaults. Only
     what carries this installation's mark is touched. With ``dry_run`` nothing is removed.
     """
     mine = await installation_of(client)
     removed: list[Swept] = []
     problems: list[str] = []
+    orphans = await orphans_of_pipelines(client, older_than)
+    if not dry_run:
+        for orphan in orphans:
+            await cancel_child(client, orphan.id, "its pipeline's run has ended, and a sweep cancelled it")
     for reference in references or await saved_infrastructures(client):
         try:
             infrastructure = await load_infrastructure(reference)
@@ -65,7 +87,25 @@ async def sweep_all(
                 raise
         except (InfrastructureError, NotFoundError, TimeoutError) as error:
             problems.append(f"{reference}: {error or f'no answer within {_ENGINE_SECONDS:g} s'}")
-    return Sweep(removed, problems)
+    return Sweep(removed, problems, orphans)
+
+
+async def orphans_of_pipelines(client: PrefectClient, older_than: Duration) -> list[FlowRun]:
+    """The runs of steps that go on although the run of their pipeline ended at least so long ago, or was deleted."""
+    chosen = FlowRunFilter(
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=False),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=GOING)),
+    )
+    ask = partial(client.read_flow_runs, flow_filter=_JOBS, flow_run_filter=chosen, sort=FlowRunSort.ID_DESC)
+    going: list[FlowRun] = []
+    while True:
+        page = await insist(partial(ask, limit=_PAGE, offset=len(going)), "read runs of steps")
+        going += page
+        if len(page) < _PAGE:
+            break
+    parents = {parent for child in going if (parent := pipeline_of(child)) is not None}
+    gone = {parent for parent in parents if await _why_gone(client, parent, older_than) is not None}
+    return [child for child in going if pipeline_of(child) in gone and child.state_type is not StateType.CANCELLING]
 
 
 async def discard_expired(client: PrefectClient, engine: Engine, installation: str) -> None:
@@ -139,6 +179,8 @@ async def sweep(infrastructures: list[str] | None = None, older_than: str = str(
     logger = get_run_logger()
     for each in done.removed:
         logger.info("Removed what run %s left on %s: %s", each.run_id, each.infrastructure, each.why)
+    for orphan in done.cancelled:
+        logger.info("Cancelled %s, for its pipeline's run has ended", orphan.name)
     for problem in done.problems:
         logger.warning("Not looked at: %s", problem)
     return f"{len(done.removed)} runs had left something; {len(done.problems)} infrastructures could not be looked at"

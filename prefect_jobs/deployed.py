@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from prefect_jobs.errors import VersionError
 from prefect_jobs.job import Job
 from prefect_jobs.model import Model
+from prefect_jobs.names import PIPELINE
 from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.wording import complaint, location
 
@@ -88,7 +89,7 @@ class DeployedJob(Deployed):
 class DeployedPipeline(Deployed):
     """A pipeline as it was deployed."""
 
-    kind = "pipeline"
+    kind = PIPELINE
     template: Pipeline
 
     def document(self) -> dict[str, Any]:

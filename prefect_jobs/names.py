@@ -7,3 +7,6 @@ DEFAULT_WORK_POOL = "jobs"
 
 WORKER_TYPE = "prefect-jobs"
 """The type of this project's worker, and of the work pools that it serves."""
+
+PIPELINE = "pipeline"
+"""The name of the flow of pipelines, and of the hidden parameter that carries one."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State
     from servers import Server
+    from workers import StartWorker
 
     from prefect_jobs.deployments.runs import JobRun
 
@@ -141,6 +142,15 @@ def served(server: Server) -> str:
             start_for_session("served-by-us", prefect, "worker", "start", *words, **usual)
             wait_until(lambda: "started!" in (ROOT / "served-by-us.log").read_text(), 90, "a worker")
     return "served-by-us"
+
+
+@pytest.fixture
+async def start_worker(server: Server, pool: str) -> AsyncIterator[StartWorker]:
+    """Starts workers of the test's ``pool``; the first one makes it."""
+    from workers import workers_of
+
+    async with workers_of(pool, PREFECT_API_URL=server.url) as start:
+        yield start
 
 
 Execute = Callable[["JobRun"], Awaitable["State[Any]"]]

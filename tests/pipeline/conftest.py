@@ -2,86 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    TaskRunFilter,
-)
-from prefect.client.schemas.objects import Artifact, FlowRun
-from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
+from pipelines import There
 
-from prefect_jobs import JobRun, Pipeline, apply
+from prefect_jobs import Pipeline, apply
 from prefect_jobs.document import Document, load_document
-
-
-@dataclass(frozen=True)
-class There:
-    """A run of a pipeline, and what a test asks of it."""
-
-    run: JobRun
-
-    async def ended(self, seconds: float = 180) -> There:
-        """It, as soon as it has ended."""
-        async with asyncio.timeout(seconds):
-            await self.run.wait()
-        return self
-
-    @property
-    def state(self) -> str:
-        """The name of its state."""
-        return self.run.state
-
-    @property
-    def message(self) -> str:
-        """The message of its state."""
-        state = self.run.flow_run.state
-        return (state.message or "") if state else ""
-
-    async def children(self) -> list[FlowRun]:
-        """The runs of its steps, in the order in which they were made."""
-        chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[self.run.id]))
-        found: list[FlowRun] = []
-        async with get_client() as client:
-            while True:
-                page = await client.read_flow_runs(
-                    flow_run_filter=chosen, sort=FlowRunSort.ID_DESC, limit=200, offset=len(found)
-                )
-                found += page
-                if len(page) < 200:
-                    break
-        return sorted(found, key=lambda run: run.created)  # type: ignore[arg-type, return-value]
-
-    async def of(self, step: str) -> list[FlowRun]:
-        """The runs of one step, in their order."""
-        found = [child for child in await self.children() if f"step:{step}" in child.tags]
-        return sorted(found, key=lambda child: child.parameters.get("index", 0))
-
-    async def said(self) -> list[str]:
-        """What its flow said."""
-        return [log.message for log in await self.run.logs() if log.name == "prefect.flow_runs"]
-
-    async def artifacts(self) -> list[Artifact]:
-        """Its artifacts, the oldest first."""
-        async with get_client() as client:
-            found = await client.read_artifacts(
-                artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self.run.id])),
-                flow_run_filter=FlowRunFilter(),
-                task_run_filter=TaskRunFilter(),
-                sort=ArtifactSort.CREATED_DESC,
-                limit=20,
-            )
-        return found[::-1]
-
 
 Start = Callable[..., Awaitable[There]]
 
@@ -90,6 +19,12 @@ Start = Callable[..., Awaitable[There]]
 def mark() -> str:
     """What the names of a test's jobs and pipeline end with."""
     return uuid4().hex[:8]
+
+
+@pytest.fixture
+def pool(mark: str) -> str:
+    """The name of a work pool of the test's own."""
+    return f"pool-{mark}"
 
 
 @pytest.fixture

@@ -1,0 +1,130 @@
+"""A pipeline's run that is run again, or taken up by another worker, does only what did not succeed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pipelines import There
+from prefect.client.orchestration import get_client
+from prefect.states import Scheduled
+from workers import StartWorker
+
+from prefect_jobs import apply
+from prefect_jobs.document import load_document
+
+Start = Callable[..., Awaitable[Any]]
+
+# Each run writes its number, and fails as long as no file says that it may succeed.
+JOBS = """
+jobs:
+  once-MARK:
+    command: [sh, -c, 'echo $n >> "$FOLDER/ran"; sleep ${SLEEP:-0}; test $n -lt 100 || test -e "$FOLDER/may"']
+    env: {FOLDER: "PLACE"}
+    parameters: {n: {type: integer, default: 1}}
+"""
+
+
+async def _retry(there: There) -> None:
+    """As the Retry of the UI does."""
+    async with get_client() as client:
+        await client.set_flow_run_state(there.run.id, Scheduled(name="AwaitingRetry"), force=True)
+    await there.run.refresh()
+
+
+def _ran(folder: Path) -> list[int]:
+    return sorted(map(int, (folder / "ran").read_text().split()))
+
+
+async def test_what_succeeded_is_not_run_again(start: Start, tmp_path: Path) -> None:
+    text = (
+        JOBS
+        + """
+pipelines:
+  p-MARK:
+    steps:
+      fit: {job: once-MARK, matrix: {n: [1, 100, 2, 101]}, on_failure: {succeed_at_least: 0.9}}
+      last: {job: once-MARK, needs: [fit], parameters: {n: 3}}
+      clean: {job: once-MARK, needs: [last], always: true, parameters: {n: 4}}
+"""
+    )
+    there = await (await start(text.replace("PLACE", str(tmp_path)))).ended()
+    assert there.state == "Failed"
+    assert _ran(tmp_path) == [1, 2, 4, 100, 101]
+    (tmp_path / "may").touch()
+    await _retry(there)
+    await there.ended()
+    assert (there.state, there.message) == ("Completed", "fit succeeded, last succeeded, clean succeeded")
+    # Cleaning up belongs to each time.
+    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 100, 100, 101, 101]
+    await _retry(there)
+    await there.ended()
+    assert there.state == "Completed"
+    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 4, 100, 100, 101, 101]
+
+
+async def test_another_worker_takes_it_up_and_no_run_happens_twice(
+    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
+) -> None:
+    text = (
+        JOBS
+        + """
+pipelines:
+  p-MARK:
+    steps:
+      fit: {job: once-MARK, matrix: {n: [1, 2, 3, 100, 4, 5, 6, 7]}, on_failure: continue, at_once: 2, env: {SLEEP: 2}}
+      last: {job: once-MARK, needs: [fit], parameters: {n: 8}}
+"""
+    )
+    document = load_document(text.replace("MARK", mark).replace("PLACE", str(tmp_path)))
+    first = await start_worker("--limit", "2")
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    await there.until(lambda them: sum(child.state_name in ("Completed", "Failed") for child in them) >= 4, "four ends")
+    await first.kill()
+    await asyncio.sleep(1)
+    await start_worker("--limit", "2")
+    await there.ended()
+    assert (there.state, there.message) == ("Completed", "fit failed, last succeeded")
+    # The one that failed had its end before the worker died: it is the pipeline's to say what that means.
+    assert _ran(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8, 100]
+    children = await there.children()
+    assert len(children) == 9
+    assert all(child.run_count <= 2 for child in children)
+
+
+async def test_a_worker_with_one_place_runs_a_pipeline_and_its_runs(
+    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
+) -> None:
+    document = load_document(
+        (JOBS + "\npipelines: {p-MARK: {steps: {fit: {job: once-MARK, matrix: {n: [1, 2, 3]}, env: {SLEEP: 1}}}}}")
+        .replace("MARK", mark)
+        .replace("PLACE", str(tmp_path))
+    )
+    await start_worker("--limit", "1")
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    pipelines = [There(await document.pipelines[0].run()) for _ in range(2)]
+    for there in pipelines:
+        assert (await there.ended()).state == "Completed"
+    runs = [run for there in pipelines for run in await there.of("fit")]
+    times = sorted((run.start_time, run.end_time) for run in runs)
+    # One after the other.
+    assert all(before[1] <= after[0] for before, after in pairwise(times)), times
+
+
+async def test_a_worker_that_runs_once_runs_a_pipeline_to_its_end(
+    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
+) -> None:
+    steps = "fit: {job: once-MARK, matrix: {n: [1, 2]}}, last: {job: once-MARK, needs: [fit], parameters: {n: 3}}"
+    text = (JOBS + f"\npipelines: {{p-MARK: {{steps: {{{steps}}}}}}}").replace("MARK", mark)
+    document = load_document(text.replace("PLACE", str(tmp_path)))
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    worker = await start_worker("--run-once", seconds=0)
+    assert await worker.ended() == 0
+    await there.run.refresh()
+    assert there.state == "Completed"
+    assert _ran(tmp_path) == [1, 2, 3]

@@ -1,0 +1,138 @@
+"""A pipeline that is cancelled: its runs are cancelled within seconds, and what cleans up still runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pipelines import There
+from prefect.client.orchestration import get_client
+from prefect.states import Crashed
+from reach import until
+from servers import Server
+
+from prefect_jobs import JobRun, Pipeline, apply
+from prefect_jobs.deployments.sweeping import sweep_now
+from prefect_jobs.document import load_document
+
+Start = Callable[..., Awaitable[Any]]
+
+TEXT = """
+jobs:
+  sleep-MARK: {command: [sh, -c, 'trap "exit 0" TERM; echo up; sleep $n & wait'], grace_period: 3s,
+    parameters: {n: {type: integer, default: 600}}}
+pipelines:
+  p-MARK:
+    steps:
+      first: {job: sleep-MARK, parameters: {n: 0}}
+      many: {job: sleep-MARK, needs: [first], matrix: {n: [601, 602, 603, 604, 605]}, at_once: 3}
+      after: {job: sleep-MARK, needs: [many]}
+      clean: {job: sleep-MARK, needs: [many, after], always: true, parameters: {n: 1}}
+"""
+
+
+def _are_up(children: list[Any]) -> bool:
+    return sum(child.state_name == "Running" and child.tags.count("step:many") for child in children) == 3
+
+
+async def _execute(run: JobRun, server: Server) -> asyncio.subprocess.Process:
+    """Run it in a process of its own, as a stock worker does."""
+    environment = {**os.environ, "PREFECT_API_URL": server.url, "PREFECT__FLOW_RUN_ID": str(run.id)}
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "prefect.engine", env=environment)
+
+
+async def test_its_runs_are_cancelled_within_seconds_and_clean_up_runs(start: Start) -> None:
+    there = await start(TEXT)
+    await there.until(_are_up, "three runs at once")
+    await asyncio.sleep(1)
+    began = time.time()
+    await there.run.cancel()
+    many = await there.of("many")
+    async with get_client() as client:
+        states = [await client.read_flow_run_states(child.id) for child in many]
+        while any(not state[-1].name.startswith("Cancel") for state in states) and time.time() - began < 10:
+            await asyncio.sleep(0.1)
+            states = [sorted(await client.read_flow_run_states(c.id), key=lambda s: s.timestamp) for c in many]
+    asked = [min(s.timestamp for s in state if s.name == "Cancelling").timestamp() - began for state in states]
+    assert max(asked) < 2
+    await there.ended()
+    assert there.state == "Cancelled"
+    assert there.message.endswith("; no run of it goes on")
+    assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
+    assert "its pipeline" in ((await there.of("many"))[0].state.message or "")
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+    assert await there.of("after") == []
+
+
+async def test_a_clean_up_that_goes_on_is_not_cancelled(start: Start) -> None:
+    there = await start(TEXT.replace("[601, 602, 603, 604, 605]", "[0]").replace("{n: 1}", "{n: 5}"))
+    text = "the clean-up's run"
+    after = await there.until(lambda them: any("step:after" in child.tags for child in them), "the step after")
+    await JobRun(next(child for child in after if "step:after" in child.tags)).cancel()
+    await there.until(lambda them: any("step:clean" in c.tags and c.state_name == "Running" for c in them), text)
+    await there.run.cancel()
+    await there.ended()
+    assert there.state == "Cancelled"
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+
+
+async def test_a_child_that_a_person_cancels_has_failed(start: Start) -> None:
+    there = await start(TEXT)
+    children = await there.until(_are_up, "three runs at once")
+    await asyncio.gather(*(JobRun(child).cancel() for child in children if "step:many" in child.tags))
+    await there.ended()
+    assert there.state == "Failed"
+    assert there.message.startswith("step 'many': 3 of 5 runs failed and 2 were not begun; the first is ")
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+
+
+async def test_a_pipeline_in_a_process_of_its_own_is_told_by_a_signal(server: Server, served: str, mark: str) -> None:
+    document = load_document(TEXT.replace("MARK", mark))
+    await apply(document.jobs, work_pool=served)
+    pipeline: Pipeline = document.pipelines[0]
+    await pipeline.apply(work_pool=None)
+    run = await pipeline.run()
+    there = There(run)
+    process = await _execute(run, server)
+    try:
+        await there.until(_are_up, "three runs at once", 90)
+        await run.cancel()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    await there.run.refresh()
+    assert there.state == "Cancelled"
+    assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+
+
+async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(server: Server, served: str, mark: str) -> None:
+    document = load_document(TEXT.replace("MARK", mark))
+    await apply(document.jobs, work_pool=served)
+    await document.pipelines[0].apply(work_pool=None)
+    run = await document.pipelines[0].run()
+    there = There(run)
+    process = await _execute(run, server)
+    await there.until(_are_up, "three runs at once", 90)
+    process.kill()
+    await process.wait()
+    lines, _ = await sweep_now(["process"], "0s", True)
+    assert not [line for line in lines if run.name in line]
+    async with get_client() as client:
+        await client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+    lines, _ = await sweep_now(["process"], "0s", True)
+    assert len([line for line in lines if f"{run.name}-many" in line and "would cancel" in line]) == 3
+    await sweep_now(["process"], "0s", False)
+
+    async def all_ended() -> bool:
+        return all(child.state_name == "Cancelled" for child in await there.of("many"))
+
+    await until(all_ended, 60, "the end of its runs")
