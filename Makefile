@@ -7,6 +7,8 @@ STAMP := $(VENV)/.synced
 # For what the tests call by name.
 export PATH := $(PATH):$(abspath $(dir $(UV)))
 TESTS ?=
+# Most tests wait more than they work.
+PROCESSES ?= 4
 # Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
 RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)
 
@@ -16,12 +18,12 @@ demo: $(STAMP)
 	$(BIN)/prefect-jobs demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(TESTS)
+	$(BIN)/pytest -n $(PROCESSES) --dist worksteal $(RERUNS) $(TESTS)
 
 # What a stock worker's runs promise, promised by those of a worker of the type prefect-jobs.
 OURS := $(addprefix tests/,flow life reaching)
 test-worker: $(STAMP)
-	PREFECT_JOBS_TEST_WORKER=prefect-jobs $(BIN)/pytest -n 2 --dist worksteal $(RERUNS) $(or $(TESTS),$(OURS))
+	PREFECT_JOBS_TEST_WORKER=prefect-jobs $(BIN)/pytest -n $(PROCESSES) --dist worksteal $(RERUNS) $(or $(TESTS),$(OURS))
 
 # Plays every fault and writes down what was seen.
 faults: $(STAMP)
@@ -45,7 +47,7 @@ test-wheel: $(UV)
 	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --group dev "$$(echo $(WHEEL)/dist/*.whl)[docker]"
 	cp -r pyproject.toml tests examples $(WHEEL)
 	cd $(WHEEL) && venv/bin/python -c "import prefect_jobs as p; assert 'site-packages' in p.__file__, p.__file__"
-	cd $(WHEEL) && venv/bin/pytest -n 2 --dist worksteal $(RERUNS) $(LEFT_OUT:%=--ignore=tests/%) $(WHEEL_TESTS)
+	cd $(WHEEL) && venv/bin/pytest -n $(PROCESSES) --dist worksteal $(RERUNS) $(LEFT_OUT:%=--ignore=tests/%) $(WHEEL_TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Runs of jobs with a store, executed in this process against the real server, on every infrastructure."""
+"""Runs of jobs with a store, executed in this process: as processes with a folder, and in Docker with S3."""
 
 from __future__ import annotations
 
@@ -9,30 +9,47 @@ from uuid import uuid4
 
 import pytest
 from ran import Execute, Ran, deployed, ran
+from s3 import session_s3, unique
 
 from prefect_jobs import Job, JobRun
 from prefect_jobs.blocks.object_store import ObjectStore
 
 
-@pytest.fixture(params=["process", "docker"])
-def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+@pytest.fixture(params=["process, folder", "docker, S3"])
+def setting(request: pytest.FixtureRequest) -> str:
+    """Where jobs run, and what their store is."""
+    return str(request.param)
+
+
+@pytest.fixture
+def where(setting: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     """The infrastructure of a job, and the image that it needs there."""
-    if request.param == "process":
+    if setting.startswith("process"):
         return {"infrastructure": "process"}
     return {"infrastructure": "docker", "image": request.getfixturevalue("busybox")}
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Path:
-    """The folder in which the store is."""
-    return tmp_path / "bucket"
+def block(setting: str, tmp_path: Path) -> ObjectStore:
+    """The store."""
+    if setting.endswith("folder"):
+        return ObjectStore(url=f"file://{tmp_path}/bucket", patience=5)
+    return session_s3().block(unique(), patience=5)
 
 
 @pytest.fixture
-async def store(bucket: Path, prefect_api: str) -> str:
-    """The name of a saved store."""
+def bucket(block: ObjectStore) -> Path:
+    """The folder in which the store's objects are in truth."""
+    if block.url.startswith("file://"):
+        return Path(block.url.removeprefix("file://"))
+    return session_s3().folder / block.url.removeprefix("s3://")
+
+
+@pytest.fixture
+async def store(block: ObjectStore, prefect_api: str) -> str:
+    """The name of the store, saved."""
     name = f"store-{uuid4().hex[:8]}"
-    await ObjectStore(url=f"file://{bucket}").save(name)  # type: ignore[misc]
+    await block.save(name)  # type: ignore[misc]
     return name
 
 

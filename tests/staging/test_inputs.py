@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from prefect.blocks.fields import SecretDict
 from ran import Ran
 
-from prefect_jobs import Job
+from prefect_jobs import Job, ObjectStore
 from prefect_jobs.outcome import Reason
 
 Sh = Callable[..., Awaitable[Ran]]
@@ -40,20 +41,26 @@ async def test_a_run_reads_other_inputs_than_its_job(
     assert (await start(job)).lines == ["iris"]
 
 
-async def test_outputs_of_another_run_are_read_as_its_manifest_names_them(sh: Sh, bucket: Path) -> None:
+async def test_outputs_of_another_run_are_read_as_its_manifest_names_them(
+    sh: Sh, bucket: Path, block: ObjectStore
+) -> None:
     made = await sh("echo 1 > $JOB_OUTPUT_DIR/model")
-    outputs = Path(made.run.attempts[0].outputs.removeprefix("file://"))  # type: ignore[union-attr]
-    (outputs / "stray").write_text("of nobody\n")
+    outputs = bucket / made.run.attempts[0].outputs.removeprefix(f"{block.url}/")  # type: ignore[union-attr]
     uri = f"store://{outputs.relative_to(bucket)}"
+    async with block.open() as opened:
+        await opened.write(f"{outputs.relative_to(bucket)}/stray", b"of nobody\n")
     ran = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
     assert ran.lines == ["model"]
 
-    (outputs / "model").write_text("damaged\n")
+    key = str(outputs.relative_to(bucket))
+    async with block.open() as opened:
+        await opened.write(f"{key}/model", b"damaged\n")
     damaged = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
     assert damaged.state.name == "StoreUnavailable"
     assert "its size or checksum is another" in damaged.message
 
-    (outputs.parent / "manifest.json").unlink()
+    async with block.open() as opened:
+        await opened.delete(f"{key.removesuffix('/output')}/manifest.json")
     unfinished = await sh("ls $JOB_INPUT_DIR/made", inputs={"made": uri})
     assert unfinished.state.name == "InputUnavailable"
     assert "the run that writes there has not ended" in unfinished.message
@@ -66,11 +73,19 @@ async def test_an_input_that_is_not_there_ends_the_run_before_it_starts(sh: Sh) 
     assert "input 'iris', store://data/nothing.csv" in ran.message
 
 
-async def test_a_store_that_takes_nothing_ends_the_run_before_it_starts(sh: Sh, bucket: Path, tmp_path: Path) -> None:
-    bucket.rename(tmp_path / "elsewhere")
-    bucket.write_text("no folder")
-    ran = await sh("echo started")
+async def test_a_store_that_takes_nothing_ends_the_run_before_it_starts(
+    sh: Sh, bucket: Path, tmp_path: Path, block: ObjectStore, store: str
+) -> None:
+    if block.credentials is None:
+        bucket.rename(tmp_path / "elsewhere")
+        bucket.write_text("no folder")
+    else:
+        wrong = block.model_copy(update={"credentials": SecretDict({"key": "nobody", "secret": "knows-that-one"})})
+        await wrong.save(f"{store}-wrong")  # type: ignore[misc]
+        store = f"{store}-wrong"
+    ran = await sh("echo started", store=store)
     assert (ran.state.type, ran.state.name, ran.lines) == ("CRASHED", "StoreUnavailable", [])
+    assert "knows-that-one" not in ran.message
 
 
 async def test_a_store_that_nobody_saved_ends_the_run_before_it_starts(sh: Sh) -> None:

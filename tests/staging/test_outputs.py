@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ran import Ran
 
-from prefect_jobs import Job
+from prefect_jobs import Job, ObjectStore
 from prefect_jobs.manifest import Manifest
 from prefect_jobs.outcome import Reason
 
@@ -24,7 +24,7 @@ def manifest_of(bucket: Path, ran: Ran) -> Manifest:
     return Manifest.model_validate_json((place_of(bucket, ran) / "manifest.json").read_text())
 
 
-async def test_outputs_are_in_the_store_with_a_manifest(sh: Sh, bucket: Path) -> None:
+async def test_outputs_are_in_the_store_with_a_manifest(sh: Sh, bucket: Path, block: ObjectStore) -> None:
     ran = await sh("cd $JOB_OUTPUT_DIR; mkdir -p a; echo one > a/1; echo two > 'b c'; ln -s /etc/passwd stolen")
     assert ran.state.name == "Completed"
     place, manifest = place_of(bucket, ran), manifest_of(bucket, ran)
@@ -36,7 +36,7 @@ async def test_outputs_are_in_the_store_with_a_manifest(sh: Sh, bucket: Path) ->
     assert (manifest.outcome, manifest.exit_code, manifest.attempt) == (Reason.SUCCEEDED, 0, 1)
     assert not (place / "output" / "stolen").exists()
     assert "Not kept: 'stolen', because it is a link out of the folder" in ran.told
-    assert ran.run.attempts[0].outputs == f"file://{place}/output"
+    assert ran.run.attempts[0].outputs == f"{block.url}/{place.relative_to(bucket)}/output"
 
 
 async def test_outputs_of_a_run_that_failed_are_kept_too(sh: Sh, bucket: Path) -> None:
@@ -68,10 +68,10 @@ async def test_a_log_that_is_not_wanted_is_not_kept(sh: Sh, bucket: Path) -> Non
     assert not (place_of(bucket, ran) / "log.txt").exists()
 
 
-async def test_a_container_knows_where_its_places_are_in_the_store(sh: Sh, bucket: Path) -> None:
+async def test_a_container_knows_where_its_places_are_in_the_store(sh: Sh, bucket: Path, block: ObjectStore) -> None:
     ran = await sh("echo $JOB_OUTPUT_URI; echo $JOB_CHECKPOINT_URI")
-    place = place_of(bucket, ran)
-    assert ran.lines == [f"file://{place}/output", f"file://{place}/checkpoint"]
+    uri = f"{block.url}/{place_of(bucket, ran).relative_to(bucket)}"
+    assert ran.lines == [f"{uri}/output", f"{uri}/checkpoint"]
 
 
 async def test_a_checkpoint_goes_from_run_to_run_where_the_job_asks(
