@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 from reach import until
 from servers import Server
+from workers import StartWorker
 
 from prefect_jobs import JobRun, Pipeline, apply
 from prefect_jobs.deployments.sweeping import sweep_now
@@ -136,3 +137,43 @@ async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(server: Serve
         return all(child.state_name == "Cancelled" for child in await there.of("many"))
 
     await until(all_ended, 60, "the end of its runs")
+
+
+async def test_a_pipeline_whose_process_is_gone_is_ended_from_outside(server: Server, served: str, mark: str) -> None:
+    document = load_document(TEXT.replace("MARK", mark))
+    await apply(document.jobs, work_pool=served)
+    await document.pipelines[0].apply(work_pool=None)
+    run = await document.pipelines[0].run()
+    there = There(run)
+    process = await _execute(run, server)
+    await there.until(_are_up, "three runs at once", 90)
+    process.kill()
+    await process.wait()
+    await run.cancel()
+    told: list[str] = []
+    await run.end(told.append, force=True)
+    assert there.state == "Cancelled"
+    assert f"{run.name}: 3 runs of its steps go on; cancelling them" in told
+    assert there.message.endswith("for its worker did not answer; 3 runs of it were cancelled")
+
+    async def all_ended() -> bool:
+        return all(child.state_name == "Cancelled" for child in await there.of("many"))
+
+    await until(all_ended, 60, "the end of its runs")
+
+
+async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was_there(
+    start_worker: StartWorker, pool: str, mark: str
+) -> None:
+    document = load_document(TEXT.replace("MARK", mark))
+    first = await start_worker()
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    await there.until(_are_up, "three runs at once")
+    await first.kill()
+    await there.run.cancel()
+    assert there.state == "Cancelling"
+    await start_worker()
+    await there.ended()
+    assert there.state == "Cancelled"
+    assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
