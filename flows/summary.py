@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -20,6 +20,8 @@ _COLOURS = {
     "failed": "#ffcdd2,stroke:#c62828",
     "skipped": "#eeeeee,stroke:#757575",
 }
+
+_MOST_NAMED = 20
 
 
 async def keep_summary(pipeline: Pipeline, flow_run: FlowRun, steps: Mapping[str, StepRun]) -> None:
@@ -59,7 +61,7 @@ def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, An
     row["outcome"] = branch.became + (f": {branch.message}" if branch.failed and branch.message else "")
     row["seconds"] = None if branch.seconds is None else round(branch.seconds, 1)
     row["run"] = branch.run_name or ""
-    row["link"] = "" if branch.run_id is None else url_for("flow-run", obj_id=branch.run_id) or str(branch.run_id)
+    row["link"] = _url(branch)
     return row
 
 
@@ -76,7 +78,28 @@ def markdown(pipeline: Pipeline, steps: Mapping[str, StepRun]) -> str:
     for name, step in steps.items():
         needs = ", ".join(step.step.needs)
         lines.append(f"| {name} | {step.step.job} | {needs} | {_words(step)} | {_cell(step.why) or step.became} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_named(steps)])
+
+
+def _named(steps: Mapping[str, StepRun]) -> Iterator[str]:
+    """The best runs and the first that failed, with links: tables have none."""
+    for step in steps.values():
+        if (best := step.best(steps)) is not None and step.choice is not None and step.step.select is not None:
+            yield f"- the best of {best.step}: {_link(best)}, {step.step.select.metric} = {step.choice.metric}"
+    failed = [branch for step in steps.values() for branch in step.branches if branch.failed]
+    for branch in failed[:_MOST_NAMED]:
+        yield f"- {branch.became}: {_link(branch)}: {_cell(branch.message)}"
+    if len(failed) > _MOST_NAMED:
+        yield f"- and {len(failed) - _MOST_NAMED} more, in the table of all runs"
+
+
+def _link(branch: Branch) -> str:
+    shown = f" ({_cell(branch.shown)})" if branch.shown else ""
+    return f"[{branch.run_name}]({_url(branch)}){shown}" if branch.run_id is not None else f"run {branch.index}{shown}"
+
+
+def _url(branch: Branch) -> str:
+    return "" if branch.run_id is None else url_for("flow-run", obj_id=branch.run_id) or str(branch.run_id)
 
 
 def _words(step: StepRun) -> str:

@@ -168,3 +168,4 @@ async def test_the_summary_shows_every_run_and_the_graph(run: Run, store: Path) 
     assert text.startswith("```mermaid\nflowchart LR\n")
     assert 's0["fit<br/>8 of 8 succeeded"]:::succeeded' in text
     assert "s0 --> s1" in text
+    assert f"- the best of fit: [{fit[1].name}]({rows[1]['link']}) (kind=svc, n=3), scores.test = 10" in text
