@@ -13,8 +13,3 @@ def find_cycle(needs: Mapping[str, Collection[str]]) -> list[str] | None:
     except CycleError as error:
         return list(reversed(error.args[1]))[:-1]
     return None
-
-
-def needed_by(needs: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """For each step the steps that need it, in their order."""
-    return {name: [other for other, its in needs.items() if name in its] for name in needs}
