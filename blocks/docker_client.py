@@ -75,6 +75,8 @@ async def carried_out(asked: Coroutine[Any, Any, T]) -> T:
     The engine goes on with a request whose asker has gone: who removes what was made must come after that.
     """
     request = asyncio.create_task(asked)
+    # Of one who has gone, nobody asks for the answer.
+    request.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         return await asyncio.shield(request)
     except asyncio.CancelledError:

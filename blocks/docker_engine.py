@@ -140,7 +140,7 @@ class DockerEngine(Engine):
         try:
             async with docker_secrets.in_place(self.client, container, spec.image, identity, files):
                 await may_start()
-                await carried_out(container.start())
+                await container.start()
         except aiodocker.DockerError as error:
             code = (await container.show())["State"]["ExitCode"]
             if code in _NO_COMMAND:  # `wait` reports it.

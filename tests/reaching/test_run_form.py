@@ -56,7 +56,7 @@ async def test_what_a_form_sends_for_empty_fields_changes_nothing(
     job: Job, api: PrefectClient, execute: Execute
 ) -> None:
     deployment = await api.read_deployment_by_name(f"job/{job.name}")
-    empty = {"env": {}, "args": [], "command": [], "shape": "", "timeout": "", "infrastructure": ""}
+    empty = {"env": {}, "args": [], "command": [], "shape": "", "timeout": "", "infrastructure": "", "inputs": {}}
     run = JobRun(await api.create_flow_run_from_deployment(deployment.id, parameters=empty))
     await execute(run)
     assert (run.state, await lines(run)) == ("Completed", ["world  "])
@@ -73,6 +73,7 @@ async def test_typed_parameters_stand_first_with_all_that_their_author_said(job:
         "shape",
         "timeout",
         "infrastructure",
+        "inputs",
     ]
     assert (drawn[0]["default"], drawn[0]["enum"]) == ("world", ["world", "moon"])
     assert "job" not in schema["properties"]

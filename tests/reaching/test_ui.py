@@ -82,7 +82,17 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     await expect(labels.filter(has_text="(Optional)")).to_have_text(
         [
             f"{each} (Optional)"
-            for each in ("MODEL_CLASS", "test_size", "env", "args", "command", "shape", "timeout", "infrastructure")
+            for each in (
+                "MODEL_CLASS",
+                "test_size",
+                "env",
+                "args",
+                "command",
+                "shape",
+                "timeout",
+                "infrastructure",
+                "inputs",
+            )
         ]
     )
     await expect(page.get_by_text("Which model to fit")).to_be_visible()
@@ -145,7 +155,7 @@ async def test_the_form_of_the_older_interface_starts_a_run_too_and_shows_why_a_
 
     await page.goto(f"{V1}/deployments/deployment/{change.deployment_id}/run")
     await expect(page.locator("form label").filter(has_text="(Optional)")).to_contain_text(
-        ["MODEL_CLASS", "test_size", "env", "args", "command", "shape", "timeout", "infrastructure"]
+        ["MODEL_CLASS", "test_size", "env", "args", "command", "shape", "timeout", "infrastructure", "inputs"]
     )
     await expect(page.get_by_text("Which model to fit")).to_be_visible()
     model_class, test_size = page.locator("fieldset button").first, page.locator("fieldset input[type=number]")

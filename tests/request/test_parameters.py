@@ -130,7 +130,7 @@ def test_a_text_of_another_type_is_refused_with_parameter_type_and_text(
     parameter: dict[str, Any], text: str, such_as: str
 ) -> None:
     with pytest.raises(OverrideError) as refused:
-        read_texts({"n": Parameter.model_validate(parameter)}, {"n": text}, "a")
+        read_texts({"n": Parameter.model_validate(parameter)}, {"n": text}, "job 'a'")
     assert str(refused.value) == (
         f"parameter 'n' of job 'a': {text!r} does not read as type {parameter['type']!r}; "
         f"write it as JSON, such as {such_as}"
