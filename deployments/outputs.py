@@ -13,8 +13,10 @@ from prefect_jobs.blocks.loading import load_store
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.deployments.runs import find_run
 from prefect_jobs.errors import NoSuchObject, NotFoundError
+from prefect_jobs.flows.staging import read_manifest
 from prefect_jobs.job import Job
 from prefect_jobs.manifest import Manifest
+from prefect_jobs.storage import run_key
 
 
 async def outputs_of(
@@ -31,7 +33,7 @@ async def outputs_of(
     assert job.state is not None
     async with (await load_store(job.state.block)).open() as store:
         manifest = await _manifest(store, job, run.id)
-        prefix = f"{job.name}/{run.id}/output"
+        prefix = run_key(job.name, run.id, "output")
         if download is not None and manifest.files:
             await store.download(prefix, download, manifest, tell)
         rows = [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in manifest.files]
@@ -50,7 +52,7 @@ def _job_of(parameters: dict[str, Any], reference: str) -> Job:
 
 async def _manifest(store: Any, job: Job, run_id: UUID) -> Manifest:
     try:
-        return Manifest.model_validate_json(await store.read(f"{job.name}/{run_id}/manifest.json"))
+        return await read_manifest(store, run_key(job.name, run_id))
     except NoSuchObject as error:
         raise NotFoundError(
             f"the outputs of run {run_id} of job {job.name!r} are not there: it has not ended, or it was ended before "

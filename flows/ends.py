@@ -16,7 +16,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.events import Event
 
 from prefect_jobs.blocks.sharing import Shared
-from prefect_jobs.flows.events import Events
+from prefect_jobs.flows.events import Events, run_of
 from prefect_jobs.flows.states import STATE_NAMES
 
 logger = logging.getLogger("prefect_jobs.ends")
@@ -72,10 +72,9 @@ class Ends:
             wait.ended.cancel()
 
     def _hear(self, event: Event) -> None:
-        with contextlib.suppress(ValueError):
-            if (run_id := UUID(event.resource.id.removeprefix(_RUN))) in self._waits:
-                self._rung.add(run_id)
-                self._wake.set()
+        if (run_id := run_of(event)) is not None and run_id in self._waits:
+            self._rung.add(run_id)
+            self._wake.set()
 
     def _ring_all(self) -> None:
         self._rung.update(self._waits)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
+from uuid import UUID
 
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
@@ -14,6 +16,13 @@ logger = logging.getLogger("prefect_jobs.events")
 
 # How soon a subscription that broke is opened again.
 _PAUSE = 2.0
+
+
+def run_of(event: Event) -> UUID | None:
+    """The flow run that an event is about, if it is about one."""
+    with contextlib.suppress(ValueError):
+        return UUID(event.resource.id.removeprefix("prefect.flow-run."))
+    return None
 
 
 class Events:

@@ -16,12 +16,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.events import Event
 
 from prefect_jobs.blocks.sharing import Shared
-from prefect_jobs.flows.events import Events
+from prefect_jobs.flows.events import Events, run_of
 
 logger = logging.getLogger("prefect_jobs.hearing")
 
 _EVENTS = ["prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"]
-_RUN = "prefect.flow-run."
 # How often the API is asked while the stream is there, and while it is not.
 _LOOK, _LOOK_WITHOUT_EVENTS = 20.0, 2.0
 # The API lists no more at once.
@@ -88,9 +87,8 @@ class Hearing:
             self._bells[run_id].set()
 
     def _ring(self, event: Event) -> None:
-        with contextlib.suppress(ValueError):
-            if bell := self._bells.get(UUID(event.resource.id.removeprefix(_RUN))):
-                bell.set()
+        if (run_id := run_of(event)) and (bell := self._bells.get(run_id)):
+            bell.set()
 
     def _ring_all(self) -> None:
         for bell in self._bells.values():

@@ -21,6 +21,7 @@ from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.states import run_state
 from prefect_jobs.job import Job
 from prefect_jobs.outcome import Outcome
+from prefect_jobs.storage import run_key
 
 _logger = logging.getLogger("prefect_jobs.results")
 # Prefect's UI does not draw a table with an empty heading.
@@ -38,7 +39,7 @@ async def concluded(job: Job, run_id: UUID, outcome: Outcome, block: ObjectStore
     if not outcome.succeeded or outcome.result is None:
         return state
     kept = ResultStore(result_storage=block, serializer=JSONSerializer(), cache_result_in_memory=False)
-    record = kept.create_result_record(outcome.result, key=f"{job.name}/{run_id}/result")
+    record = kept.create_result_record(outcome.result, key=run_key(job.name, run_id, "result"))
     try:
         await kept.apersist_result_record(record)
     except StoreError as error:

@@ -17,7 +17,7 @@ from prefect_jobs.job import Job
 from prefect_jobs.manifest import File, Manifest, Skipped
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity
-from prefect_jobs.storage import STEP, STORE
+from prefect_jobs.storage import STEP, STORE, run_key
 
 RESULT = "result.json"
 RESULT_BYTES = 128 * 1024
@@ -25,7 +25,7 @@ _MANIFEST_BYTES = 256 * 2**20
 # Inputs of a job without a store are read with what this machine's environment has.
 AMBIENT = ObjectStore(url="file:///")
 _MOST_NAMED = 20
-_STEP = f"{STEP}://"
+_OWN, _STEP = f"{STORE}://", f"{STEP}://"
 
 
 class Staging:
@@ -41,7 +41,7 @@ class Staging:
 
     def key(self, *parts: str) -> str:
         """A key of this run."""
-        return "/".join((self._run.job, str(self._run.run_id), *parts))
+        return run_key(self._run.job, self._run.run_id, *parts)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,9 +57,8 @@ class Staging:
     @property
     def sources(self) -> dict[str, str]:
         """The inputs by name, wherever they are."""
-        own = f"{STORE}://"
         return {
-            name: self._store.uri(uri.removeprefix(own)) if uri.startswith(own) else uri
+            name: self._store.uri(uri.removeprefix(_OWN)) if uri.startswith(_OWN) else uri
             for name, uri in self._spec.inputs.items()
         }
 
@@ -90,7 +89,7 @@ class Staging:
         if uri.startswith(_STEP):
             await self._step(uri.removeprefix(_STEP), folder / name, tell)
             return
-        source = uri.removeprefix(f"{STORE}://") if uri.startswith(f"{STORE}://") else uri
+        source = uri.removeprefix(_OWN)
         try:
             manifest = await self._manifest_of(source)
             files = await self._store.download(source, arriving / name, manifest, tell)
@@ -121,15 +120,11 @@ class Staging:
         if "://" in key or not key.endswith("/output"):
             return None
         try:
-            return await self.manifest(key.removesuffix("/output"))
+            return await read_manifest(self._store, key.removesuffix("/output"))
         except NoSuchObject as error:
             raise NoSuchObject(
                 f"there is no manifest beside it, so the run that writes there has not ended: {error}"
             ) from error
-
-    async def manifest(self, prefix: str, name: str = "manifest.json") -> Manifest:
-        """The manifest of a run, or of its checkpoint."""
-        return Manifest.model_validate_json(await self._store.read(f"{prefix}/{name}", _MANIFEST_BYTES))
 
     async def keep(self, container: Container, outcome: Outcome, spool: Path, tell: Tell) -> Outcome:
         """Keep what an attempt left that has ended, the manifest last; the outcome with its result.
@@ -193,7 +188,7 @@ class Staging:
             prefix = json.loads(await self._store.read(f"{self._run.job}/checkpoint.json", 4096))["prefix"]
         except NoSuchObject:
             return None
-        return f"{prefix}/checkpoint", await self.manifest(prefix, "checkpoint.json")
+        return f"{prefix}/checkpoint", await read_manifest(self._store, prefix, "checkpoint.json")
 
     async def _keep_checkpoint(self, container: Container, outcome: Outcome, spool: Path, tell: Tell) -> None:
         """Keep the checkpoint beside the run, and name it the job's last one when it is whole."""
@@ -212,6 +207,15 @@ class Staging:
             async for line in container.logs():
                 file.write(f"{line.timestamp.isoformat()} {line.stream} {self._mask(line.text)}\n")
         await self._store.send(path, key)
+
+
+async def read_manifest(store: Store, prefix: str, name: str = "manifest.json") -> Manifest:
+    """The manifest of a run, or of its checkpoint.
+
+    Raises:
+        NoSuchObject: there is none.
+    """
+    return Manifest.model_validate_json(await store.read(f"{prefix}/{name}", _MANIFEST_BYTES))
 
 
 def _move(source: Path, target: Path) -> None:

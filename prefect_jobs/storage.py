@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
@@ -36,6 +37,11 @@ def check_uri(uri: str) -> str:
 
 Uri = Annotated[str, AfterValidator(check_uri)]
 StoreName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", examples=["state"])]
+
+
+def run_key(job: str, run_id: UUID, *parts: str) -> str:
+    """The key of something that a run keeps in its job's store."""
+    return "/".join((job, str(run_id), *parts))
 
 
 class Store(Model):

@@ -7,9 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from ran import Execute, Ran, deployed, ran
+from ran import Ran, deployed, start
 
-from prefect_jobs import Job, JobRun
+from prefect_jobs import Job
+
+__all__ = ["start"]
 
 
 @pytest.fixture
@@ -20,17 +22,6 @@ def deploy(prefect_api: str) -> Callable[..., Awaitable[Job]]:
         return await deployed(f"job-{uuid4().hex[:8]}", **keys)
 
     return make
-
-
-@pytest.fixture
-def start(execute: Execute) -> Callable[..., Awaitable[Ran]]:
-    """Starts a run of a job with the request given and executes it."""
-
-    async def go(job: Job, **request: Any) -> Ran:
-        run: JobRun = await job.run(**request)
-        return await ran(execute, run)
-
-    return go
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from ran import Execute, Ran, deployed, ran
+from ran import Ran, deployed, start
 from s3 import session_s3, unique
 
-from prefect_jobs import Job, JobRun
+from prefect_jobs import Job
 from prefect_jobs.blocks.object_store import ObjectStore
+
+__all__ = ["start"]
 
 
 @pytest.fixture(params=["process, folder", "docker, S3"])
@@ -62,17 +64,6 @@ def deploy(where: dict[str, Any], store: str) -> Callable[..., Awaitable[Job]]:
         return await deployed(f"job-{uuid4().hex[:8]}", **{**where, "store": store, "command": command, **keys})
 
     return make
-
-
-@pytest.fixture
-def start(execute: Execute) -> Callable[..., Awaitable[Ran]]:
-    """Starts a run of a job with the request given and executes it."""
-
-    async def go(job: Job, **request: Any) -> Ran:
-        run: JobRun = await job.run(**request)
-        return await ran(execute, run)
-
-    return go
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ NAMES = {"attempt", *map(str, range(1, FILES + 1))}
 MAKES_FILES = f"cd $JOB_OUTPUT_DIR; for i in $(seq {FILES}); do echo > $i; done; echo $JOB_ATTEMPT > attempt; echo up"
 
 
-async def test_a_supervisor_that_dies_while_it_uploads_leaves_the_rest_to_the_next_one(
+async def uploading(
     deploy: Callable[..., Awaitable[Job]], bucket: Path
-) -> None:
+) -> tuple[JobRun, Path, asyncio.subprocess.Process]:
+    """A run whose outputs are on their way, where they go, and its supervisor."""
     job = await deploy(MAKES_FILES)
     run: JobRun = await job.run()
     place = bucket / job.name / str(run.id)
@@ -29,6 +30,13 @@ async def test_a_supervisor_that_dies_while_it_uploads_leaves_the_rest_to_the_ne
         return len(list((place / "output").glob("*"))) > FILES // 10
 
     await until(is_half_way, 60, "the upload is on its way")
+    return run, place, supervisor
+
+
+async def test_a_supervisor_that_dies_while_it_uploads_leaves_the_rest_to_the_next_one(
+    deploy: Callable[..., Awaitable[Job]], bucket: Path
+) -> None:
+    run, place, supervisor = await uploading(deploy, bucket)
     await kill(supervisor)
     assert not (place / "manifest.json").exists()
     assert len(list((place / "output").glob("[0-9]*"))) < FILES
@@ -46,15 +54,7 @@ async def test_a_supervisor_that_dies_while_it_uploads_leaves_the_rest_to_the_ne
 async def test_a_run_that_is_cancelled_while_it_uploads_names_nothing_that_is_not_there(
     deploy: Callable[..., Awaitable[Job]], bucket: Path
 ) -> None:
-    job = await deploy(MAKES_FILES)
-    run: JobRun = await job.run()
-    place = bucket / job.name / str(run.id)
-    supervisor = await start_supervisor(run)
-
-    async def is_half_way() -> bool:
-        return len(list((place / "output").glob("*"))) > FILES // 10
-
-    await until(is_half_way, 60, "the upload is on its way")
+    run, place, supervisor = await uploading(deploy, bucket)
     await run.cancel()
     async with asyncio.timeout(60):
         await supervisor.wait()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import pytest
 from prefect.client.schemas.objects import Log, State
 
 from prefect_jobs import Job, JobRun
@@ -50,6 +51,17 @@ async def ran(execute: Execute, run: JobRun) -> Ran:
     logs = await run.logs()
     records = [log for log in logs if log.name.startswith("container.")]
     return Ran(run, records, [log.message for log in logs if not log.name.startswith("container.")])
+
+
+@pytest.fixture
+def start(execute: Execute) -> Callable[..., Awaitable[Ran]]:
+    """Starts a run of a job with the request given and executes it; for a conftest to import."""
+
+    async def go(job: Job, **request: Any) -> Ran:
+        run: JobRun = await job.run(**request)
+        return await ran(execute, run)
+
+    return go
 
 
 async def deployed(name: str, **keys: Any) -> Job:
