@@ -11,7 +11,7 @@ from uuid import UUID
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
@@ -42,6 +42,8 @@ class Attempts:
         self.last: Outcome | None = None
         """How the last attempt ended; None, too, where one ended without an outcome."""
         self._begun: datetime | None = None
+        self._task_runs: set[UUID] = set()
+        self._is_taken_up = False
 
     async def run(self, flow_run: FlowRun, logger: Logger) -> None:
         """Make attempts until one succeeds or no retry is left, and leave nothing behind."""
@@ -55,6 +57,9 @@ class Attempts:
             raise
         finally:
             await tidy(plan.engine.release(plan.identity.run_id))
+            if self._is_taken_up:
+                # Prefect hears of a task run by an event: the last one of whoever was killed may have come late.
+                await tidy(self._close_orphans())
             if plan.spec.keep_seconds:
                 await tidy(discard_expired(plan.client, plan.engine, plan.identity.installation))
 
@@ -78,8 +83,8 @@ class Attempts:
         if history.reported == 0 and flow_run.start_time is not None:
             self.budget.count_from(flow_run.start_time)
         self.ended = history.ended
-        orphans = await close_orphans(plan.client, plan.identity.run_id)
-        if orphans:
+        self._is_taken_up = True
+        if orphans := await self._close_orphans():
             logger.info("Taking up the run of a supervisor that is gone: %d task runs closed", len(orphans))
         self._begun = max((orphan.start_time for orphan in orphans if orphan.start_time), default=datetime.now(UTC))
         # Its outcome is kept; what the earlier supervisor did not get to remove goes now.
@@ -94,6 +99,9 @@ class Attempts:
             await asyncio.sleep(pause)
         return True
 
+    async def _close_orphans(self) -> list[TaskRun]:
+        return await close_orphans(self.plan.client, self.plan.identity.run_id, self._task_runs)
+
     def _again(self, logger: Logger) -> bool:
         """Whether another attempt follows the last one, which ended just now; says so in the log."""
         if self.last is None:
@@ -107,6 +115,8 @@ class Attempts:
 
     async def next(self) -> State[Any]:
         """Make the next attempt, as a task run of its own that says how it ended."""
+        if (around := TaskRunContext.get()) is not None:
+            self._task_runs.add(around.task_run.id)
         first, number = self.last is None, self.ended + 1
         self.last = None
         if not first and await was_cancelled(self.plan.client, self.plan.identity.run_id):
@@ -117,6 +127,7 @@ class Attempts:
     async def make(self, task_run_id: UUID) -> Outcome:
         """Make the attempt after those that ended before, and keep its outcome."""
         plan, logger = self.plan, cast("Logger", get_run_logger())
+        self._task_runs.add(task_run_id)
         identity = plan.numbered(self.ended + 1)
         begun, self._begun = self._begun, None
         delivery = Delivery(plan.client, logger_name(identity.attempt), identity.run_id, task_run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,12 +81,15 @@ async def was_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     return says_cancelled((await run_now(client, run_id)).state)
 
 
-async def close_orphans(client: PrefectClient, run_id: UUID) -> list[TaskRun]:
-    """End the task runs that an earlier supervisor of this run left running, and return them as they were."""
+async def close_orphans(client: PrefectClient, run_id: UUID, own: Collection[UUID] = ()) -> list[TaskRun]:
+    """End the task runs that an earlier supervisor of this run left running, and return them as they were.
+
+    ``own`` are the ids of those that this supervisor began.
+    """
     running = TaskRunFilterState(
         type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED])
     )
-    orphans = await insist(
+    open_ones = await insist(
         partial(
             client.read_task_runs,
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
@@ -95,6 +99,7 @@ async def close_orphans(client: PrefectClient, run_id: UUID) -> list[TaskRun]:
         ),
         "read a run's task runs",
     )
+    orphans = [each for each in open_ones if each.id not in own]
     for orphan in orphans:
         state: State[Any] = Crashed(message="its supervisor is gone; another one has taken up the run")
         await insist(partial(client.set_task_run_state, orphan.id, state, force=True), "end a task run")

@@ -235,7 +235,7 @@ def is_kept(spec: ContainerSpec, outcome: Outcome) -> bool:
     return bool(spec.keep_seconds and outcome.exit_code and outcome.started and outcome.reason is not Reason.CANCELLED)
 
 
-async def tidy(removal: Awaitable[None], seconds: float = _TIDY_SECONDS) -> bool:
+async def tidy(removal: Awaitable[object], seconds: float = _TIDY_SECONDS) -> bool:
     """Put something in order, and tell whether it is.
 
     Where it is not, what is left is swept later, and how the attempt ended still counts.

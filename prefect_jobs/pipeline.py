@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Tag, field_validator, model_validator
 
 from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
 from prefect_jobs.graph import find_cycle
-from prefect_jobs.job import NAME, Concurrency, InputName, Limit, Schedule, schedule_problems
+from prefect_jobs.job import NAME, Concurrency, InputName, Limit, Schedule, check_infrastructure, schedule_problems
 from prefect_jobs.matrix import Matrix
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model, Problem, refuse
 from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.overrides import Overrides
 from prefect_jobs.parameters import Parameter, Value
-from prefect_jobs.references import references
+from prefect_jobs.references import reference_alone, references
 from prefect_jobs.selection import Mode
 from prefect_jobs.storage import check_uri
 
@@ -28,6 +28,11 @@ _BEST_PARAMETERS = "best.parameters."
 StepName = Annotated[str, Field(pattern=NAME)]
 Became = Literal["succeeded", "failed", "skipped"]
 ResultKey = Annotated[str, Field(min_length=1, examples=["accuracy", "scores.test"])]
+
+
+def _infrastructure(name: str) -> str:
+    """Refuse what is neither an infrastructure nor a reference to one."""
+    return name if reference_alone(name) is not None else check_infrastructure(name)
 
 
 class Each(Model):
@@ -74,6 +79,8 @@ class Step(Overrides):
     """The steps that must have ended before it begins."""
     parameters: dict[str, Value] = {}
     """Typed parameters of the job. A reference that stands alone keeps the type of what it refers to."""
+    infrastructure: Annotated[str, AfterValidator(_infrastructure)] | None = None
+    """Where its runs run; ``{{ name }}`` leaves the choice to a parameter of the pipeline."""
     inputs: dict[InputName, str] | None = None
     """Inputs, added to the job's or in place of them."""
     matrix: Matrix | None = None
@@ -236,6 +243,7 @@ class _Checked:
         if step.select is not None and step.select.from_ not in step.needs:
             words = f"expected a step that it needs: {', '.join(step.needs) or 'none'}"
             yield ("select", "from"), words, step.select.from_
+        yield from self._infrastructure_problems()
         for where, text in texts_of(step):
             for reference in references(text):
                 if (wrong := self._problem_with(reference, where)) is not None:
@@ -249,6 +257,18 @@ class _Checked:
             yield ("each", "step"), f"expected a step that it needs: {', '.join(step.needs) or 'none'}", each.step
         elif (its := self._pipeline.steps.get(each.step)) is not None and its.is_many:
             yield ("each", "step"), "expected a step that is a single run; this one has a matrix or each", each.step
+
+    def _infrastructure_problems(self) -> Iterator[Problem]:
+        """What a parameter may be that is no infrastructure, where it chooses one."""
+        chosen = self._pipeline.parameters.get(reference_alone(self._step.infrastructure) or "")
+        values: list[Any] = [] if chosen is None else list(chosen.enum or ()) or [chosen.default]
+        for value in values:
+            if value is None:
+                continue
+            try:
+                check_infrastructure(str(value))
+            except ValueError as error:
+                yield ("infrastructure",), f"{self._step.infrastructure} may be {value!r}: {error}", value
 
     def _problem_with(self, reference: str, where: tuple[str | int, ...]) -> str | None:
         """What is wrong with a reference, as far as the pipeline alone tells."""
@@ -284,6 +304,7 @@ def texts_of(step: Step) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The values of a step that may hold references, and where below the step each is."""
     for name, value in step.parameters.items():
         yield ("parameters", name), value
+    yield ("infrastructure",), step.infrastructure
     for key in ("env", "inputs"):
         for name, value in (getattr(step, key) or {}).items():
             yield (key, name), value

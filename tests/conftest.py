@@ -215,7 +215,9 @@ def python_base(docker_engine: None) -> str:
 def iris_image(python_base: str) -> str:
     """The image of examples/iris by the name that its job gives it, built when a file that goes into it has changed."""
     folder = PROJECT / "examples/iris"
-    parts = [(folder / name).read_bytes() for name in ("Dockerfile", "requirements.txt", "train.py")]
+    parts = [
+        path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in ("", ".py", ".txt") and path.is_file()
+    ]
     built = f"prefect-jobs-test/iris:{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
     with once("iris-image") as first:
         if first:

@@ -6,20 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from models import MODELS
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, classification_report
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
-
-MODELS = {
-    "svc": lambda: make_pipeline(StandardScaler(), SVC()),
-    "forest": lambda: RandomForestClassifier(n_estimators=100, random_state=0),
-    "logreg": lambda: make_pipeline(StandardScaler(), LogisticRegression()),
-}
 
 
 def main() -> int:

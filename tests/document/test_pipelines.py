@@ -44,6 +44,8 @@ TAKEN = {
     "references": "{parameters: {k: {type: integer, default: 2}, t: {}}, steps: {fit: {job: train, parameters: "
     "{n: '{{ k }}', MODEL_CLASS: '{{t}}'}, env: {A: 'a {{ t }}'}, args: ['{{ k }}', '{{ MODEL_CLASS }}'], "
     "inputs: {data: 's3://b/{{ t }}'}}}}",
+    "where it runs": "{parameters: {where: {enum: [process, docker/local], default: process}}, "
+    "steps: {fit: {job: train, infrastructure: '{{ where }}'}}}",
     "a matrix": "steps: {fit: {job: train, matrix: {MODEL_CLASS: [svc, forest], n: [1, 2], include: [{MODEL_CLASS: "
     "logreg, n: 7}], exclude: [{MODEL_CLASS: svc, n: 2}]}, at_once: 4}}",
     "only what is included": "steps: {fit: {job: train, matrix: {include: [{n: 1}, {n: 2}]}}}",
@@ -162,6 +164,22 @@ WRONG = {
         "steps:\n  a: {job: train, parameters: {MODEL_CLASS: tree}}",
         "4: pipelines.p.steps.a.parameters.MODEL_CLASS",
         ["expected one of 'svc', 'forest', 'logreg', found 'tree'"],
+    ),
+    "no infrastructure": (
+        "steps:\n  a:\n    job: train\n    infrastructure: dokcer",
+        "6: pipelines.p.steps.a.infrastructure",
+        ["expected a type and the name of its block", "'dokcer'"],
+    ),
+    "a choice that is no infrastructure": (
+        "parameters: {where: {enum: [process, dokcer]}}\nsteps:\n  a:\n    job: train\n    "
+        "infrastructure: '{{ where }}'",
+        "7: pipelines.p.steps.a.infrastructure",
+        ["{{ where }} may be 'dokcer': expected a type", "'dokcer'"],
+    ),
+    "an infrastructure that nobody chooses": (
+        "steps:\n  a:\n    job: train\n    infrastructure: '{{ where }}'",
+        "6: pipelines.p.steps.a.infrastructure",
+        ["{{ where }} names no parameter; the pipeline has: none"],
     ),
     "a parameter that is missing": (
         "steps:\n  a: {job: needy}",

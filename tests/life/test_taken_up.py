@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 from counting import Counting
 from looks import task_runs_of
 from prefect.client.orchestration import get_client
-from prefect.states import Suspended
+from prefect.states import Running, Suspended
 from reach import first_line, until
 from supervisors import kill, start_supervisor, supervise
 
 from prefect_jobs import Job
 from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployments.runs import JobRun
+from prefect_jobs.flows.attempts import attempt
 from prefect_jobs.outcome import Reason
 
 COUNTING = Counting(lines=100, pause=0.02)
@@ -158,3 +160,29 @@ async def test_a_supervisor_that_dies_between_two_attempts_leaves_no_task_run_op
     await run.refresh()
     assert [(outcome.attempt, outcome.exit_code) for outcome in run.attempts] == [(1, 3), (2, 3)]
     assert await task_runs_of(run.id) == {("attempt 1", "Failed"): 1, ("attempt 2", "Failed"): 1}
+
+
+async def test_a_task_run_of_the_dead_that_the_server_hears_of_late_is_closed_in_the_end(prefect_api: str) -> None:
+    job = Job(name="heard-of-late", command=["sh", "-c", "echo up; sleep 10"])
+    await job.apply()
+    run = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    await kill(supervisor)
+    successor = await start_supervisor(run)
+
+    async def is_taken_up() -> bool:
+        return ("attempt 1", "Running") in await task_runs_of(run.id) and (await run.refresh()).flow_run.run_count == 2
+
+    await until(is_taken_up, 60, "the run to be taken up")
+    async with get_client() as client:
+        # As the server takes the event that was on its way when the supervisor died.
+        await client.create_task_run(attempt, run.id, uuid4().hex, name="late", state=Running())
+        async with asyncio.timeout(60):
+            await successor.wait()
+    assert (await run.refresh()).state == "Completed"
+
+    async def all_closed() -> bool:
+        return not {name for name, _ in await task_runs_of(run.id)} - {"attempt 1"}
+
+    await until(all_closed, 10, "no task run that is open")

@@ -8,8 +8,15 @@ from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterName,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from reach import lines, until
 
@@ -32,6 +39,22 @@ async def task_runs_of(run_id: UUID) -> Counter[tuple[str, str | None]]:
         for each in found
         if each.name.startswith("attempt ") or each.state is None or not each.state.is_final()
     )
+
+
+async def attempts_running(runs: list[JobRun]) -> int:
+    """How many task runs of some runs' attempts the API calls Running, with a request for every hundred runs."""
+    states = TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
+    found = 0
+    async with get_client() as client:
+        for start in range(0, len(runs), 100):
+            ours = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs[start : start + 100]]))
+            chosen = TaskRunFilter(state=states, name=TaskRunFilterName(like_="attempt "))
+            found += len(
+                await client.read_task_runs(
+                    flow_run_filter=ours, task_run_filter=chosen, sort=TaskRunSort.END_TIME_DESC, limit=200
+                )
+            )
+    return found
 
 
 async def now(runs: Iterable[JobRun]) -> list[FlowRun]:

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 from counting import Counting, container_starts
-from looks import all_are, all_ended, lines_of, now, states_of, task_runs_of
+from looks import all_are, all_ended, attempts_running, lines_of, now, states_of, task_runs_of
 from prefect.client.schemas.objects import FlowRun
 from reach import containers_of, first_line, until
 from workers import StartWorker
@@ -30,7 +30,7 @@ def is_running(run: FlowRun) -> bool:
 
 
 async def begun(runs: list[JobRun]) -> None:
-    """Wait until each container writes."""
+    """Wait until each container writes, and until Prefect has had the event of each attempt."""
     await all_are(runs, is_running, 60 + 2 * len(runs), "all runs begun")
     await asyncio.gather(*map(first_line, runs[-3:]))
 
@@ -38,6 +38,11 @@ async def begun(runs: list[JobRun]) -> None:
         return all([await asyncio.to_thread(containers_of, run.id) for run in runs])
 
     await until(all_there, 60, "all containers")
+
+    async def all_known() -> bool:
+        return await attempts_running(runs) == len(runs)
+
+    await until(all_known, 60 + len(runs), "all attempts known to Prefect")
 
 
 async def adopted(runs: list[JobRun], since: float) -> float:
