@@ -346,7 +346,7 @@ def check(name: Annotated[str, Parameter(help="The object store block, such as s
 
 @_command(_MORE)
 def demo() -> int:
-    """Train two models on the iris data, with a Prefect server of its own. Ends by itself."""
+    """Find the best model for the iris data, with a Prefect server of its own. Ends by itself."""
     from prefect_jobs.deployments.demo import demo as run_demo
 
     return int(run_demo())

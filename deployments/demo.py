@@ -1,4 +1,4 @@
-"""The demo: the iris example trained twice at once, with a Prefect server and a worker of its own.
+"""The demo: the model search of the iris example, with a Prefect server, a worker and a store of its own.
 
 Imports neither Prefect nor what stands on it before the settings are the demo's own, so that nobody's profile, server
 or API key is touched.
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from httpx import HTTPError
 
@@ -27,23 +27,23 @@ from prefect_jobs.errors import InfrastructureError, JobError
 from prefect_jobs.names import DEFAULT_WORK_POOL, WORKER_TYPE
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, Log
 
     from prefect_jobs.deployments.runs import JobRun
 
 EXAMPLE = (Path(prefect_jobs.__file__).parent / "examples" / "iris").resolve()
-MODELS = ("svc", "forest")
 _PREPARE_SECONDS = 900.0
 _SERVER_SECONDS = 120.0
 _RUN_SECONDS = 600.0
 
 
 def demo(folder: Path | None = None) -> int:
-    """Train two models on the iris data, with a Prefect server, a worker and a Python environment of the demo's own.
+    """Find the best model for the iris data, with a Prefect server, a worker and a Python environment of its own.
 
-    ``folder`` is where the server keeps what was done (its PREFECT_HOME), by default below `cache_folder`; the Python
-    environment is kept there in any case. All that was started is stopped, however the demo ends. Returns 0 if both
-    runs completed, 128 plus the signal's number after a signal, else 1. Call it without a running event loop.
+    ``folder`` is where the server keeps what was done (its PREFECT_HOME) and the store what the runs leave, by default
+    below `cache_folder`; the Python environment is kept there in any case. All that was started is stopped, however the
+    demo ends. Returns 0 if the search completed, 128 plus the signal's number after a signal, else 1. Call it without a
+    running event loop.
 
     Example:
         >>> demo()
@@ -72,7 +72,7 @@ class _Demo:
         self.home = home
         self.tell = tell
         self.background = background
-        self.runs: dict[str, JobRun] = {}
+        self.search: JobRun | None = None
         self.playing: asyncio.Task[int] | None = None
         self.received: signal.Signals | None = None
 
@@ -103,7 +103,9 @@ class _Demo:
             self.playing.cancel()
 
     async def _play(self, stack: AsyncExitStack) -> None:
-        self.tell.text(f"Two runs at once of the job 'train' of {EXAMPLE}, on this machine, without Docker\n")
+        self.tell.text(
+            f"The pipeline 'search' of {EXAMPLE}: nine models side by side, then the best one, without Docker\n"
+        )
         url = os.environ["PREFECT_API_URL"]
         host, port = url.removeprefix("http://").removesuffix("/api").split(":")
         server = await stack.enter_async_context(
@@ -119,8 +121,8 @@ class _Demo:
             self._serving("worker", "worker", "start", "--pool", DEFAULT_WORK_POOL, "--type", WORKER_TYPE)
         )
         self.tell.wait_for("the runs")
-        work = self._run_both(environment)
-        await while_serving(work, server, worker, seconds=_RUN_SECONDS, what="the work on both runs")
+        work = self._run_search(environment)
+        await while_serving(work, server, worker, seconds=_RUN_SECONDS, what="the search")
 
     @asynccontextmanager
     async def _serving(self, name: str, *arguments: str) -> AsyncIterator[Background]:
@@ -148,32 +150,41 @@ class _Demo:
                 await asyncio.sleep(0.1)
         self.tell.step(f"Prefect server: {url.removesuffix('/api')}")
 
-    async def _run_both(self, environment: Path) -> None:
-        """Apply the example's document, start both runs, and tell how they go."""
+    async def _run_search(self, environment: Path) -> None:
+        """Apply the example's document, start the search, and tell how it goes and what it found."""
+        from prefect_jobs.blocks.object_store import ObjectStore
         from prefect_jobs.blocks.process import Process
         from prefect_jobs.deployments.apply import apply_all
-        from prefect_jobs.deployments.printing import nothing
-        from prefect_jobs.deployments.runs import start_run
-        from prefect_jobs.document import read
+        from prefect_jobs.deployments.printing import as_table, nothing, without_links
+        from prefect_jobs.deployments.runs import start_pipeline
+        from prefect_jobs.document import read_document
 
         block = Process(workspace=EXAMPLE, search_path=[str(environment / "bin")])
         await block.asave("iris", overwrite=True)
-        for change in await apply_all(read(EXAMPLE / "jobs.yaml")):
+        store = ObjectStore(url=(self.home / "store").as_uri())
+        await store.asave("iris", overwrite=True)
+        document = read_document(EXAMPLE / "jobs.yaml")
+        for change in await apply_all(document.jobs, document.pipelines):
             self.tell.step(f"{change.name} {change.what}, version {change.version}")
-        for model in MODELS:
-            self.runs[model] = run = await start_run("train", {"MODEL_CLASS": model})
-            self.tell.step(f"{model}: run {run.name}")
-        watched = (run.watch(nothing, self._state_shown(model), nothing) for model, run in self.runs.items())
-        await asyncio.gather(*watched)
-        for model, run in self.runs.items():
-            self.tell.report(f"{model}, run {run.name}: what the container wrote", await _container_lines(run))
-        for model, run in self.runs.items():
-            if run.exit_code != 0:
-                message = run.flow_run.state.message if run.flow_run.state else None
-                raise InfrastructureError(f"run {run.name} of {model} ended {run.state}: {message}")
+        self.search = run = await start_pipeline("search")
+        self.tell.step(f"search: run {run.name}")
+        await run.watch(self._said, self._state_shown, nothing)
+        if run.exit_code != 0:
+            message = run.flow_run.state.message if run.flow_run.state else None
+            raise InfrastructureError(f"run {run.name} of the search ended {run.state}: {message}")
+        rows = await run.table()
+        final = await _run_named(next(row["run"] for row in rows if row["step"] == "final"))
+        self.tell.report(f"{final.name}: what its container wrote", await _container_lines(final))
+        self.tell.report(f"{run.name}: all runs", as_table(without_links(rows)).splitlines())
+        self.tell.text(f"\n{_best(final)}; model and report: {store.url}/final/{final.id}/output")
 
-    def _state_shown(self, model: str) -> Callable[[FlowRun], None]:
-        return lambda flow_run: self.tell.step(f"{model}: {flow_run.state.name if flow_run.state else 'Unknown'}")
+    def _said(self, log: Log) -> None:
+        """How far the steps are, in the words of the pipeline's flow."""
+        if log.name == "prefect.flow_runs":
+            self.tell.step(log.message)
+
+    def _state_shown(self, flow_run: FlowRun) -> None:
+        self.tell.step(f"search: {flow_run.state.name if flow_run.state else 'Unknown'}")
 
     async def _end_runs(self) -> None:
         """After the worker's end: end whatever outlived it, and the runs that nobody would end any more."""
@@ -181,11 +192,15 @@ class _Demo:
         from prefect.states import Cancelled
 
         from prefect_jobs.blocks.process import Process
+        from prefect_jobs.flows.children import children_of
         from prefect_jobs.spec import Identity
 
-        ours = {run.id for run in self.runs.values()}
+        if self.search is None:
+            return
+        ours = {self.search.id}
         with suppress(HTTPError):  # Without the server there is nobody to tell.
             async with get_client() as client:
+                ours |= {child.id async for child in children_of(client, self.search.id)}
                 for run_id in ours:
                     flow_run = await client.read_flow_run(run_id)
                     if flow_run.state is None or not flow_run.state.is_final():
@@ -201,11 +216,29 @@ class _Demo:
                 await engine.release(run_id)
 
 
+async def _run_named(name: str) -> JobRun:
+    from prefect.client.orchestration import get_client
+
+    from prefect_jobs.deployments.runs import find_run
+
+    async with get_client() as client:
+        found: JobRun = await (await find_run(client, name)).refresh()
+    return found
+
+
 async def _container_lines(run: JobRun) -> list[str]:
     """What the run's container wrote."""
     from prefect_jobs.flows.log import is_container_line
 
     return [log.message for log in await run.logs() if is_container_line(log.name)]
+
+
+def _best(run: JobRun) -> str:
+    """What the last step says of the best model."""
+    assert run.outcome is not None
+    result: Any = run.outcome.result
+    model = f"{result['model_class']} with {result['strength']:g}"
+    return f"The best model: {model}, accuracy {result['accuracy']:.4f} in the test"
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class Teller:
 
 
 def how_to_go_on(home: Path, example: Path, url: str, foreign: list[str]) -> str:
-    """How to open the UI on what the demo did, and how to run the same job in Docker.
+    """How to open the UI on what the demo did, and how to run the same search in Docker.
 
     ``url`` is where the home's profile has its server; ``foreign`` are the Prefect settings of the person's own
     environment, which would win over those of the home.
@@ -75,23 +75,23 @@ def how_to_go_on(home: Path, example: Path, url: str, foreign: list[str]) -> str
         settings = f"unset {' '.join(foreign)}\n    {settings}"
     extra = "" if find_spec("aiodocker") and find_spec("prefect_docker") else "pip install 'prefect-jobs[docker]'\n    "
     return f"""
-Both runs completed; nothing is left running. To see them in the Prefect UI, start a server on what they left:
+The search completed; nothing is left running. To see it in the Prefect UI, start a server on what they left:
 
     {settings}
     {prefect} server start
 
 and open {url}/runs
 
-To run the same job in Docker, keep that server, and in a second terminal build the image and start a worker:
+To run the same search in Docker, keep that server, and in a second terminal build the image and start a worker:
 
     {settings}
     {extra}docker build -t iris:1 {shlex.quote(str(example))}
     {prefect} worker start --pool jobs
 
-Then, in a third one, change the infrastructure and nothing else:
+Then, in a third one, say where, and change nothing else:
 
     {settings}
-    {jobs} run train --infrastructure docker --watch
+    {jobs} run pipeline/search -p where=docker --watch
 """
 
 

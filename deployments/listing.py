@@ -22,9 +22,11 @@ from prefect_jobs import document
 from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments.apply import deployments
 from prefect_jobs.deployments.kinds import KINDS, deployed_in, deployment_name, kind_of, template_of
+from prefect_jobs.deployments.printing import as_table, without_links
 from prefect_jobs.deployments.runs import find_run, read_template
 from prefect_jobs.errors import NotFoundError, VersionError
 from prefect_jobs.flows.records import outcomes
+from prefect_jobs.flows.summary import table_of
 from prefect_jobs.job import Job
 
 
@@ -126,4 +128,6 @@ async def _describe_run(client: PrefectClient, flow_run: FlowRun) -> str:
         lines += [f"    {line}" for line in outcome.tail]
     if fresh.state is not None and fresh.state.message:
         lines += ["message:", *(f"    {line}" for line in fresh.state.message.splitlines())]
+    if rows := await table_of(client, fresh) if kind_of(fresh.parameters) == DeployedPipeline.kind else []:
+        lines += ["", as_table(without_links(rows))]
     return "\n".join(lines)

@@ -39,9 +39,11 @@ def show_rows(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
-    if not rows:
-        print(empty)
-        return
+    print(as_table(rows) if rows else empty)
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table, each in a line of its own."""
     from rich.console import Console
     from rich.table import Table
 
@@ -54,4 +56,12 @@ def show_rows(rows: list[dict[str, Any]], as_json: bool, empty: str) -> None:
         table.add_row(*("" if (value := row.get(name)) is None else str(value) for name in names))
     # A row stays a row: a terminal wraps it by itself, and a pipe does not care.
     needed = Console(width=10_000).measure(table).maximum
-    Console(width=needed, soft_wrap=True).print(table)
+    console = Console(width=needed, soft_wrap=True)
+    with console.capture() as shown:
+        console.print(table)
+    return shown.get().rstrip("\n")
+
+
+def without_links(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what only a browser has a use for."""
+    return [{name: value for name, value in row.items() if name != "link"} for row in rows]

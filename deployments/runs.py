@@ -22,7 +22,9 @@ from prefect_jobs.deployments.watch import all_logs, follow, read_run
 from prefect_jobs.errors import NotFoundError, OverrideError
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes
+from prefect_jobs.flows.summary import table_of
 from prefect_jobs.job import OVERRIDES, Job
+from prefect_jobs.names import PIPELINE
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.parameters import read_texts, resolve
 from prefect_jobs.request import Request
@@ -52,6 +54,11 @@ class JobRun:
     def state(self) -> str:
         """The name of its Prefect state, as of the last look."""
         return self.flow_run.state.name or "Unknown" if self.flow_run.state else "Unknown"
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether it is a run of a pipeline."""
+        return PIPELINE in self.flow_run.parameters
 
     @property
     def outcome(self) -> Outcome | None:
@@ -110,6 +117,18 @@ class JobRun:
         """Its lines so far, in order; those of the container have the container's own timestamps."""
         async with get_client() as client:
             return [log async for log in all_logs(client, self.id)]
+
+    @both_ways
+    async def table(self) -> list[dict[str, Any]]:
+        """A row for each run of a pipeline's steps, in their order; a job's run has none.
+
+        Of a run that has ended: step, index, parameters, metric, outcome, seconds, run and link. Of one that goes on:
+        what has been started, with its state.
+        """
+        if not self.is_pipeline:
+            return []
+        async with get_client() as client:
+            return await table_of(client, await read_run(client, self.id))
 
     @both_ways
     async def cancel(self, how: str = "JobRun.cancel") -> JobRun:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prefect_jobs.deployments.printing import print_log, state_of
+from prefect_jobs.deployments.printing import as_table, print_log, state_of, without_links
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import Log
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def watch(run: JobRun) -> int:
-    """Follow a run until it ends; Ctrl-C asks what shall become of it. The container's exit code, or 130."""
+    """Follow a run until it ends; Ctrl-C asks what shall become of it. The container's exit code, or 130.
+
+    A pipeline's run ends with the table of its runs.
+    """
     shown: set[UUID] = set()
 
     def show(log: Log) -> None:
@@ -36,6 +39,8 @@ def watch(run: JobRun) -> int:
             run.cancel("Ctrl-C of prefect-jobs")
             _end(run)
             break
+    if run.is_pipeline and (rows := run.table()):
+        print(f"\n{as_table(without_links(rows))}", flush=True)
     if run.exit_code != 0 and run.flow_run.state is not None:
         tell(run.flow_run.state.message or run.state)
     return run.exit_code

@@ -9,7 +9,6 @@ new ones by events. What a stock worker does in a process for each run happens i
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
@@ -25,6 +24,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from prefect_jobs.deployments.work_pool import base_job_template
 from prefect_jobs.deployments.worker_due import Wanted
+from prefect_jobs.deployments.worker_garbage import keep_what_is_there
 from prefect_jobs.deployments.worker_pool import PoolWatch, pool_id
 from prefect_jobs.deployments.worker_ports import check_ports
 from prefect_jobs.deployments.worker_signals import told
@@ -91,9 +91,7 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         self._supervisor.open()
         if self._once:
             return
-        # What was imported stays: a look through all of it would hold up every run for some tenths of a second.
-        gc.collect()
-        gc.freeze()
+        keep_what_is_there()
         self._taking.open()
 
     def _wanted(self) -> Wanted:

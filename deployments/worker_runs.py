@@ -32,6 +32,7 @@ from prefect_jobs.blocks.sharing import holding
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_api import Gate, RunsClient, shared_client
 from prefect_jobs.deployments.worker_flows import Flows
+from prefect_jobs.deployments.worker_garbage import Garbage
 from prefect_jobs.deployments.worker_heartbeats import Heartbeats
 from prefect_jobs.deployments.worker_places import renew_places
 from prefect_jobs.errors import JobError
@@ -72,6 +73,7 @@ class Runs:
         self._flows = Flows()
         self._frozen = threading.Event()
         self._stumbles: Counter[UUID] = Counter()
+        self._garbage = Garbage()
         self._heartbeats = Heartbeats(get_current_settings().flows.heartbeat_frequency)
         self.turned = time.monotonic()
         """When the event loop turned the last time, by the monotonic clock."""
@@ -162,6 +164,7 @@ class Runs:
         del self._tasks[run_id]
         self._api.forget(run_id)
         self._heartbeats.end(run_id)
+        self._garbage.one_ended(len(self._tasks))
         figures.ACTIVE.set(len(self._tasks))
         if not task.cancelled() and (error := task.exception()):
             logger.error("Run %s was left by an error of the worker: %r", run_id, error, exc_info=error)

@@ -193,7 +193,7 @@ async def cancel_children(
 ) -> int:
     """Cancel what a pipeline's run has started and what goes on; how many have not ended after some seconds."""
     gate = asyncio.Semaphore(_CANCELLATIONS)
-    going = [child async for child in children_of(client, run_id, going=True) if _step_of(child) not in but]
+    going = [child async for child in children_of(client, run_id, going=True) if step_of(child) not in but]
 
     async def cancel(child: FlowRun) -> None:
         async with gate:
@@ -235,7 +235,7 @@ def pipeline_of(child: FlowRun) -> UUID | None:
     return None
 
 
-def _step_of(child: FlowRun) -> str:
+def step_of(child: FlowRun) -> str:
     """The step that a run was started for."""
     return (child.idempotency_key or "").partition("/")[2].partition("/")[0]
 

@@ -61,14 +61,14 @@ async def outcomes_of(client: PrefectClient, run_ids: Sequence[UUID]) -> dict[UU
             flow_run_id=ArtifactFilterFlowRunId(any_=list(run_ids[start : start + _RUNS_AT_ONCE])),
             type=ArtifactFilterType(any_=["table"]),
         )
-        async for artifact in _artifacts(client, chosen):
+        async for artifact in artifacts(client, chosen):
             outcome = _parse(artifact.data)
             if outcome is not None and artifact.flow_run_id is not None:
                 found.setdefault(artifact.flow_run_id, {}).setdefault(outcome.attempt, outcome)
     return {run_id: [of_run[attempt] for attempt in sorted(of_run)] for run_id, of_run in found.items()}
 
 
-async def _artifacts(client: PrefectClient, chosen: ArtifactFilter) -> AsyncIterator[Artifact]:
+async def artifacts(client: PrefectClient, chosen: ArtifactFilter) -> AsyncIterator[Artifact]:
     """The artifacts that a filter chooses, the newest first."""
     # Prefect's client always sends a filter for task runs, which leaves out what belongs to one that the server has yet
     # to hear of: it learns of task runs by events, and of artifacts at once.

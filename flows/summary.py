@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
 
 from prefect_jobs.flows.branches import Branch
+from prefect_jobs.flows.children import children_of, step_of
 from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.records import artifacts
 from prefect_jobs.flows.steps import StepRun
 from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.selection import metric_of
@@ -22,17 +28,35 @@ _COLOURS = {
 }
 
 _MOST_NAMED = 20
+_TITLE = "Pipeline "
 
 
 async def keep_summary(pipeline: Pipeline, flow_run: FlowRun, steps: Mapping[str, StepRun]) -> None:
     """Keep table and picture as artifacts of the run that is running now."""
     rows = table(steps)
     if rows:
-        title = f"Pipeline {pipeline.name}: all runs of {flow_run.name}"
+        title = f"{_TITLE}{pipeline.name}: all runs of {flow_run.name}"
         await insist(lambda: acreate_table_artifact(rows, description=title), "keep a table")
     picture = markdown(pipeline, steps)
-    title = f"Pipeline {pipeline.name}: the steps of {flow_run.name}"
+    title = f"{_TITLE}{pipeline.name}: the steps of {flow_run.name}"
     await insist(lambda: acreate_markdown_artifact(picture, description=title), "keep a picture")
+
+
+async def table_of(client: PrefectClient, flow_run: FlowRun) -> list[dict[str, Any]]:
+    """The table that a pipeline's run left; of one that goes on, what it has started so far."""
+    if flow_run.state is None or not flow_run.state.is_final():
+        return [_going(child) async for child in children_of(client, flow_run.id)]
+    of_run, tables = ArtifactFilterFlowRunId(any_=[flow_run.id]), ArtifactFilterType(any_=["table"])
+    async for artifact in artifacts(client, ArtifactFilter(flow_run_id=of_run, type=tables)):
+        if (artifact.description or "").startswith(_TITLE):
+            rows: list[dict[str, Any]] = json.loads(str(artifact.data))
+            return rows
+    return []
+
+
+def _going(child: FlowRun) -> dict[str, Any]:
+    state = child.state.name if child.state is not None else None
+    return {"step": step_of(child), "run": child.name, "state": state, "link": _url(child.id)}
 
 
 def table(steps: Mapping[str, StepRun]) -> list[dict[str, Any]]:
@@ -61,7 +85,7 @@ def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, An
     row["outcome"] = branch.became + (f": {branch.message}" if branch.failed and branch.message else "")
     row["seconds"] = None if branch.seconds is None else round(branch.seconds, 1)
     row["run"] = branch.run_name or ""
-    row["link"] = _url(branch)
+    row["link"] = _url(branch.run_id)
     return row
 
 
@@ -95,11 +119,15 @@ def _named(steps: Mapping[str, StepRun]) -> Iterator[str]:
 
 def _link(branch: Branch) -> str:
     shown = f" ({_cell(branch.shown)})" if branch.shown else ""
-    return f"[{branch.run_name}]({_url(branch)}){shown}" if branch.run_id is not None else f"run {branch.index}{shown}"
+    return (
+        f"[{branch.run_name}]({_url(branch.run_id)}){shown}"
+        if branch.run_id is not None
+        else f"run {branch.index}{shown}"
+    )
 
 
-def _url(branch: Branch) -> str:
-    return "" if branch.run_id is None else url_for("flow-run", obj_id=branch.run_id) or str(branch.run_id)
+def _url(run_id: UUID | None) -> str:
+    return "" if run_id is None else url_for("flow-run", obj_id=run_id) or str(run_id)
 
 
 def _words(step: StepRun) -> str:

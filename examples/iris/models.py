@@ -1,5 +1,7 @@
 """The model classes that are compared, each with the one value that matters most for it."""
 
+from collections.abc import Callable
+
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -7,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-MODELS = {
+MODELS: dict[str, Callable[..., ClassifierMixin]] = {
     "svc": lambda c=1.0: make_pipeline(StandardScaler(), SVC(C=c)),
     "forest": lambda trees=100: RandomForestClassifier(n_estimators=int(trees), random_state=0),
     "logreg": lambda c=1.0: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from iris import FOLDER, iris_job, save_process
 
-from prefect_jobs import Job, JobRun, read
+from prefect_jobs import Job, JobRun
 from prefect_jobs.deployments.demo_environment import cache_folder, make_environment
 from prefect_jobs.document import loads
 from prefect_jobs.errors import OverrideError
@@ -22,18 +23,12 @@ from prefect_jobs.errors import OverrideError
 if TYPE_CHECKING:
     from conftest import Execute
 
-FOLDER = Path(__file__).parents[2] / "examples/iris"
-
 
 @pytest.fixture
 async def train(prefect_api: str) -> Job:
     """The job of the file, deployed under a name of its own, with the block that it names."""
-    from prefect_jobs import Process
-
-    environment = await make_environment(FOLDER / "requirements.txt", cache_folder())
-    await Process(workspace=FOLDER, search_path=[str(environment / "bin")]).asave("iris", overwrite=True)
-    (job,) = read(FOLDER / "jobs.yaml")
-    job = job.model_copy(update={"name": f"train-{uuid4().hex[:8]}"})
+    await save_process()
+    job = iris_job().model_copy(update={"name": f"train-{uuid4().hex[:8]}"})
     await job.apply()
     return job
 
@@ -80,7 +75,7 @@ async def test_it_is_pinned_when_the_file_itself_names_docker(
     prefect_api: str, execute: Execute, iris_image: str
 ) -> None:
     text = (FOLDER / "jobs.yaml").read_text().replace("infrastructure: process/iris", "infrastructure: docker")
-    (job,) = loads(text)
+    job = next(job for job in loads(text) if job.name == "train")
     job = job.model_copy(update={"name": f"train-{uuid4().hex[:8]}"})
     change = await job.apply()
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", iris_image]
@@ -120,8 +115,8 @@ def test_the_program_itself_refuses_a_class_that_it_does_not_know(python: Path) 
 
 
 def test_the_example_knows_nothing_of_prefect() -> None:
-    for name in ("train.py", "requirements.txt", "Dockerfile"):
-        lines = (FOLDER / name).read_text().splitlines()
+    for path in [*FOLDER.glob("*.py"), FOLDER / "requirements.txt", FOLDER / "Dockerfile"]:
+        lines = path.read_text().splitlines()
         assert not [line for line in lines if "import prefect" in line or line.startswith("prefect")]
 
 

@@ -1,16 +1,22 @@
-"""A pipeline's run that is run again, or taken up by another worker, does only what did not succeed."""
+"""A pipeline's run that is run again, or taken up by another worker, does only what did not succeed.
+
+PREFECT_JOBS_AGAIN=200 lets it die in the middle of that many runs; the suite has fewer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pipelines import There
 from prefect.client.orchestration import get_client
 from prefect.states import Scheduled
+from supervisors import kill, start_supervisor, supervise
 from workers import StartWorker
 
 from prefect_jobs import apply
@@ -18,11 +24,15 @@ from prefect_jobs.document import load_document
 
 Start = Callable[..., Awaitable[Any]]
 
+RUNS = int(os.environ.get("PREFECT_JOBS_AGAIN", "7"))
+AT_ONCE = 2 if RUNS < 20 else 20
+FAILS = 1000
+
 # Each run writes its number, and fails as long as no file says that it may succeed.
 JOBS = """
 jobs:
   once-MARK:
-    command: [sh, -c, 'echo $n >> "$FOLDER/ran"; sleep ${SLEEP:-0}; test $n -lt 100 || test -e "$FOLDER/may"']
+    command: [sh, -c, 'echo $n >> "$FOLDER/ran"; sleep ${SLEEP:-0}; test $n -lt 1000 || test -e "$FOLDER/may"']
     env: {FOLDER: "PLACE"}
     parameters: {n: {type: integer, default: 1}}
 """
@@ -46,54 +56,86 @@ async def test_what_succeeded_is_not_run_again(start: Start, tmp_path: Path) -> 
 pipelines:
   p-MARK:
     steps:
-      fit: {job: once-MARK, matrix: {n: [1, 100, 2, 101]}, on_failure: {succeed_at_least: 0.9}}
+      fit: {job: once-MARK, matrix: {n: [1, 1000, 2, 1001]}, on_failure: {succeed_at_least: 0.9}}
       last: {job: once-MARK, needs: [fit], parameters: {n: 3}}
       clean: {job: once-MARK, needs: [last], always: true, parameters: {n: 4}}
 """
     )
     there = await (await start(text.replace("PLACE", str(tmp_path)))).ended()
     assert there.state == "Failed"
-    assert _ran(tmp_path) == [1, 2, 4, 100, 101]
+    assert _ran(tmp_path) == [1, 2, 4, 1000, 1001]
     (tmp_path / "may").touch()
     await _retry(there)
     await there.ended()
     assert (there.state, there.message) == ("Completed", "fit succeeded, last succeeded, clean succeeded")
     # Cleaning up belongs to each time.
-    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 100, 100, 101, 101]
+    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 1000, 1000, 1001, 1001]
     await _retry(there)
     await there.ended()
     assert there.state == "Completed"
-    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 4, 100, 100, 101, 101]
+    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 4, 1000, 1000, 1001, 1001]
 
 
-async def test_another_worker_takes_it_up_and_no_run_happens_twice(
-    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
-) -> None:
-    text = (
-        JOBS
-        + """
+# One of the first fails.
+VALUES = [1, FAILS, *range(2, RUNS + 1)]
+MANY = f"""
 pipelines:
   p-MARK:
     steps:
-      fit: {job: once-MARK, matrix: {n: [1, 2, 3, 100, 4, 5, 6, 7]}, on_failure: continue, at_once: 2, env: {SLEEP: 2}}
-      last: {job: once-MARK, needs: [fit], parameters: {n: 8}}
+      fit:
+        {{job: once-MARK, matrix: {{n: {VALUES}}}, on_failure: continue, at_once: {AT_ONCE}, env: {{SLEEP: 2}}}}
+      last: {{job: once-MARK, needs: [fit], parameters: {{n: {RUNS + 1}}}}}
 """
+
+
+async def _half_have_ended(there: There) -> None:
+    half = len(VALUES) // 2
+    await there.until(
+        lambda them: sum(child.state_name in ("Completed", "Failed") for child in them) >= half, "half", 60 + 2 * RUNS
     )
-    document = load_document(text.replace("MARK", mark).replace("PLACE", str(tmp_path)))
-    first = await start_worker("--limit", "2")
+
+
+@pytest.mark.timeout(0)
+async def test_another_worker_takes_it_up_and_no_run_happens_twice(
+    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
+) -> None:
+    document = load_document((JOBS + MANY).replace("MARK", mark).replace("PLACE", str(tmp_path)))
+    first = await start_worker("--limit", str(AT_ONCE))
     await apply(document.jobs, document.pipelines, work_pool=pool)
     there = There(await document.pipelines[0].run())
-    await there.until(lambda them: sum(child.state_name in ("Completed", "Failed") for child in them) >= 4, "four ends")
+    await _half_have_ended(there)
     await first.kill()
     await asyncio.sleep(1)
-    await start_worker("--limit", "2")
-    await there.ended()
+    await start_worker("--limit", str(AT_ONCE))
+    await there.ended(180 + 2 * RUNS)
     assert (there.state, there.message) == ("Completed", "fit failed, last succeeded")
     # The one that failed had its end before the worker died: it is the pipeline's to say what that means.
-    assert _ran(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8, 100]
+    assert _ran(tmp_path) == [*range(1, RUNS + 2), FAILS]
     children = await there.children()
-    assert len(children) == 9
+    assert len(children) == len(VALUES) + 1
     assert all(child.run_count <= 2 for child in children)
+
+
+@pytest.mark.timeout(0)
+async def test_one_whose_process_dies_under_a_stock_worker_is_run_again_and_no_run_happens_twice(
+    served: str, pool: str, mark: str, tmp_path: Path
+) -> None:
+    document = load_document((JOBS + MANY).replace("MARK", mark).replace("PLACE", str(tmp_path)))
+    await apply(document.jobs, work_pool=served)
+    # A pool without a worker: the process that looks after the pipeline is the test's own.
+    await apply([], document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    process = await start_supervisor(there.run)
+    await _half_have_ended(there)
+    await kill(process)
+    await _retry(there)
+    async with asyncio.timeout(180 + 2 * RUNS):
+        await supervise(there.run)
+    await there.run.refresh()
+    # What has failed before is run again, and fails again.
+    assert (there.state, there.message) == ("Completed", "fit failed, last succeeded")
+    assert _ran(tmp_path) == [*range(1, RUNS + 2), FAILS, FAILS]
+    assert {child.run_count for child in await there.children()} == {1}
 
 
 async def test_a_worker_with_one_place_runs_a_pipeline_and_its_runs(

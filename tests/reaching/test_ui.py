@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from needs import needs
-from PIL import Image
-from playwright.async_api import Page, Route, async_playwright, expect
+from browser import PICTURES, page_of, picture
+from iris import iris_job
+from playwright.async_api import Page, expect
 from prefect.client.orchestration import PrefectClient
 from reach import Execute, containers_of, ended, first_line, lines, runs_of
 
-from prefect_jobs import Docker, Job, JobRun, Parameter, Process, Reason, read
+from prefect_jobs import Docker, Job, JobRun, Parameter, Process, Reason
 from prefect_jobs.quantities import Duration
 
-PROJECT = Path(__file__).parents[2]
-CHROMIUM = "/usr/bin/chromium"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 V2, V1 = "/v2", ""
-expect.set_options(timeout=30_000)
 
 
 @pytest.fixture
 async def page(prefect_api: str) -> AsyncIterator[Page]:
-    """A page of a browser; addresses are the server's own."""
-    server = prefect_api.removesuffix("/api")
-
-    async def answer(route: Route) -> None:
-        # Not by the browser itself, which drops its requests whenever a container's network interface comes or goes.
-        request = route.request
-        if not request.url.startswith(server):
-            await route.abort()
-            return
-        response = await route.fetch()
-        while response.status == 503:  # SQLite is busy with other tests; a person would press again.
-            await asyncio.sleep(0.5)
-            response = await route.fetch()
-        if response.status >= 400:  # Shown when the test fails.
-            print(request.method, request.url, request.post_data, response.status, await response.text())
-        await route.fulfill(response=response)
-
-    if not Path(CHROMIUM).exists():
-        needs("no chromium: apt-get install chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = await browser.new_page(
-            base_url=server, viewport={"width": 1280, "height": 1300}, color_scheme="light", reduced_motion="reduce"
-        )
-        page.set_default_timeout(30_000)
-        await page.route("**/*", answer)
+    """A page of a browser on the session's server."""
+    async with page_of(prefect_api) as page:
         yield page
-        await page.unroute_all(behavior="ignoreErrors")
-        await browser.close()
-
-
-async def screenshot(page: Page, name: str, height: int) -> None:
-    """Keep a picture for the README, where that is asked for."""
-    if os.environ.get("PREFECT_JOBS_SCREENSHOTS") == "1":
-        await page.set_viewport_size({"width": 1280, "height": height})
-        await page.wait_for_timeout(1500)  # Everything that moves has come to rest.
-        (PROJECT / "docs/images").mkdir(parents=True, exist_ok=True)
-        path = PROJECT / "docs/images" / name
-        await page.screenshot(path=path)
-        Image.open(path).quantize(128).save(path, optimize=True)
 
 
 async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_it_completes(
     page: Page, stock_worker: str, unique: str, iris_image: str, api: PrefectClient
 ) -> None:
-    [template] = read(PROJECT / "examples/iris/jobs.yaml")
-    job_name = "train" if os.environ.get("PREFECT_JOBS_SCREENSHOTS") == "1" else unique
-    job = template.model_copy(update={"name": job_name, "infrastructure": "docker", "image": iris_image})
+    job_name = "train" if PICTURES else unique
+    job = iris_job().model_copy(update={"name": job_name, "infrastructure": "docker", "image": iris_image})
     change = await job.apply(work_pool=stock_worker)
 
     await page.goto(f"{V2}/deployments/deployment/{change.deployment_id}/run")
@@ -112,7 +66,7 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     await page.get_by_role("option", name="forest").click()
     await page.locator("form textarea").nth(1).fill("5m")
     await page.get_by_text("Run Name").scroll_into_view_if_needed()
-    await screenshot(page, "run-form.png", 1170)
+    await picture(page, "run-form.png", 1170)
     await page.get_by_role("button", name="Submit").click()
 
     await expect(page.get_by_text("scheduled to start").first).to_be_visible()
@@ -121,7 +75,7 @@ async def test_the_form_of_the_iris_job_starts_a_run_that_can_be_watched_until_i
     await expect(page.get_by_text("Completed", exact=True)).to_be_visible(timeout=90_000)
     await page.reload()  # Prefect's UI does not ask for the last lines once it knows that a run has ended.
     await expect(page.get_by_text("Accuracy of forest: ")).to_be_visible()
-    await screenshot(page, "run.png", 1880)
+    await picture(page, "run.png", 1880)
     run = await ended(JobRun(flow_run))
     assert {key: value for key, value in flow_run.parameters.items() if key != "job"} == {
         "MODEL_CLASS": "forest",

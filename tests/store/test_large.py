@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from folders import Folder
 from s3 import S3, unique
+from watched import MIB, watched
 
 from prefect_jobs import ObjectStore
 from prefect_jobs.blocks import store_progress
 
 # Alone it is below 0.2 s; beside other tests each thread waits for the others.
 LAG = 2.0
-MIB = 2**20
 GIB = os.environ.get("PREFECT_JOBS_STORE_GIB")
 SIZE = int(float(GIB) * 1024) * MIB if GIB else 300 * MIB
 # What one large transfer, and four of them, may hold at once with the buffers of the client.
 ONE, FOUR = 128 * MIB, 256 * MIB
-
-
-class Watched:
-    """The most memory of this process, and the longest time that the event loop stood still."""
-
-    memory = 0
-    lag = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.memory / MIB:.0f} MiB more, lag {self.lag:.3f} s"
-
-
-@asynccontextmanager
-async def watched() -> AsyncIterator[Watched]:
-    process, seen = psutil.Process(), Watched()
-    before = process.memory_info().rss
-
-    async def look() -> None:
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(0.01)
-            seen.lag = max(seen.lag, time.monotonic() - began - 0.01)
-            seen.memory = max(seen.memory, process.memory_info().rss - before)
-
-    looking = asyncio.create_task(look())
-    try:
-        yield seen
-    finally:
-        looking.cancel()
 
 
 async def warm(block: ObjectStore) -> None:

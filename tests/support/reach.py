@@ -46,7 +46,8 @@ async def until(ask: Callable[[], Awaitable[bool]], seconds: float, what: str) -
 async def ended(run: JobRun, seconds: float = 120) -> JobRun:
     """The run when it has ended."""
     async with asyncio.timeout(seconds):
-        return await run.wait()
+        await run.wait()
+    return run
 
 
 async def runs_of(job: str) -> list[FlowRun]:

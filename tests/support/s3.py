@@ -69,7 +69,7 @@ class S3:
             "credentials": {"key": KEY, "secret": SECRET},
             "patience": 60,
         }
-        return ObjectStore(**{**values, **fields})  # type: ignore[arg-type]
+        return ObjectStore.model_validate({**values, **fields})
 
     def objects(self, prefix: str) -> list[str]:
         """What is on its disk below a prefix of its bucket."""
