@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from prefect_jobs import manifest
+
 Folder = Literal["input", "output", "checkpoint"]
 """One of the folders of the container contract (see `prefect_jobs.spec.Places`)."""
 
@@ -34,16 +36,12 @@ class Left:
 
 def problem_with_name(name: str) -> str | None:
     """Why a file of this name is not taken; None where nothing speaks against it."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
+    if problem := manifest.problem_with(name):
+        return f"its name {problem}"
     if any(ord(char) < 32 or ord(char) == 127 for char in name):
         return "its name has control characters"
-    if size > _LONGEST_NAME:
+    if len(name.encode()) > _LONGEST_NAME:
         return f"its name is longer than {_LONGEST_NAME} bytes"
-    if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
-        return "its name would leave the folder"
     return None
 
 

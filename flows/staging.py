@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect_jobs.blocks.engine import Container, Tell
 from prefect_jobs.blocks.files import Folder, Left, Staged
 from prefect_jobs.blocks.object_store import ObjectStore
+from prefect_jobs.blocks.spool import RESCUED_DAYS, rescue
 from prefect_jobs.blocks.store import Store
-from prefect_jobs.errors import NoSuchObject
+from prefect_jobs.errors import InfrastructureError, NoSuchObject
 from prefect_jobs.flows.mask import Mask
 from prefect_jobs.job import Job
 from prefect_jobs.manifest import File, Manifest, Skipped
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity
 from prefect_jobs.storage import STEP, STORE, run_key
+
+_logger = logging.getLogger("prefect_jobs.staging")
 
 RESULT = "result.json"
 RESULT_BYTES = 128 * 1024
@@ -153,6 +158,19 @@ class Staging:
         if files:
             tell(f"Outputs: {_amount(files)} in {uri}")
         return outcome.model_copy(update={"outputs": uri})
+
+    async def rescue(self, container: Container, spool: Path) -> str:
+        """Keep on this machine what the store refused; what to say of it, nothing where that goes no better."""
+        try:
+            left = await container.left("output", spool / "output")
+            if not left.files:
+                return ""
+            place = await rescue(f"{self._run.run_id}-{self._run.attempt}", left.files)
+        except (InfrastructureError, OSError) as error:
+            _logger.warning("What run %s left could not be kept on this machine either: %s", self._run.run_id, error)
+            return ""
+        count = f"{len(left.files)} file{'s' * (len(left.files) != 1)}"
+        return f". Its outputs ({count}) are on {socket.gethostname()} for {RESCUED_DAYS} days: {place}"
 
     def _manifest(self, outcome: Outcome, files: list[File], left: Left) -> Manifest:
         return Manifest(

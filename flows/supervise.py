@@ -121,6 +121,7 @@ class Supervision:
             return await self._staging.keep(container, outcome, room, self._tell)
         except (StoreError, InfrastructureError) as error:
             words = f"{outcome.summary()}; what it left could not be kept: {self._plan.mask(str(error))}"
+            words += await self._staging.rescue(container, room)
             return outcome.model_copy(update={"reason": Reason.STORE_UNAVAILABLE, "message": words})
 
     async def _launch(self, left: float | None, staged: Staged, *, taken_up: bool) -> Container | Outcome:
