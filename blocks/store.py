@@ -94,14 +94,22 @@ class Store:
             await place.threads.ask(f"delete {prefix!r}", lambda stop: place.files.delete_folder(prefix))
         return len(found)
 
-    async def upload(self, files: Iterable[tuple[str, Path]], prefix: str, tell: Tell | None = None) -> list[File]:
+    async def upload(
+        self,
+        files: Iterable[tuple[str, Path]],
+        prefix: str,
+        tell: Tell | None = None,
+        *,
+        keep_others: bool = False,
+    ) -> list[File]:
         """Upload files below a prefix and see that they arrived; whatever else was below it is removed.
 
         ``files`` are names below the prefix, and plain files of this machine. What it gives, in the order of the names,
-        has sizes and checksums of what was read. ``tell`` gets a line every ten seconds.
+        has sizes and checksums of what was read. With ``keep_others`` what somebody else put there stays, and is among
+        what it gives, without a checksum. ``tell`` gets a line every ten seconds.
         """
         _check(prefix)
-        return await upload(self._place, files, prefix, tell)
+        return await upload(self._place, files, prefix, tell, keep_others=keep_others)
 
     async def download(
         self, source: str, folder: Path, expected: Manifest | None = None, tell: Tell | None = None

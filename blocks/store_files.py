@@ -23,13 +23,7 @@ import fsspec.asyn
 
 from prefect_jobs.errors import MissingExtraError, StoreError
 from prefect_jobs.manifest import File
-
-EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "oci": "oci"}
-"""By the scheme of a URL: the extra that its client comes with."""
-SCHEMES = (*EXTRAS, "file", "memory")
-"""What a store can be made of."""
-READABLE = (*SCHEMES, "http", "https")
-"""What inputs can be read from."""
+from prefect_jobs.storage import READABLE as READABLE
 
 SMALL = 4 * 2**20
 """Bytes up to which a file goes in one request, and is in memory meanwhile."""
@@ -37,6 +31,7 @@ BLOCK = 8 * 2**20
 """Bytes of larger files that are in memory at a time."""
 # S3 takes 10,000 parts; some are left for a file that grows while it is read.
 _PARTS = 9_000
+_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PARTIAL = re.compile(r"(^|/)\.[0-9a-f]{32}\.partial$")
 
 
@@ -61,6 +56,13 @@ class Entry(NamedTuple):
     """In bytes."""
     etag: str | None
     """The store's mark of this content, where it has one."""
+    problem: str | None = None
+    """Why it is not read, where it is not."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is the beginning of a file that somebody writes, or has died over."""
+        return bool(_PARTIAL.search(self.name))
 
     @property
     def md5(self) -> str | None:
@@ -104,7 +106,8 @@ class Files:
         try:
             kind = fsspec.get_filesystem_class(self.scheme)
         except ImportError as error:
-            raise MissingExtraError(f"A store at {self.scheme}://", EXTRAS.get(self.scheme, self.scheme)) from error
+            # Extras are named as the schemes whose clients they bring.
+            raise MissingExtraError(f"A store at {self.scheme}://", self.scheme) from error
         options = dict(self._options)
         if self.scheme == "s3":
             # A short outage is the client's business, a longer one the store's, which can be cancelled meanwhile.
@@ -157,8 +160,22 @@ class Files:
             if self.scheme == "file" and not partial and _PARTIAL.search(path):
                 continue
             etag = info.get("ETag") or info.get("etag")
-            entries.append(Entry(name, int(info.get("size") or 0), str(etag).strip('"') if etag else None))
+            problem = self._problem_with(path, info) if self.scheme == "file" else None
+            entries.append(Entry(name, int(info.get("size") or 0), str(etag).strip('"') if etag else None, problem))
         return sorted(entries)
+
+    @property
+    def _folder(self) -> str:
+        """The folder of this machine that it is."""
+        return self.path("") or "/"
+
+    def _problem_with(self, path: str, info: dict[str, Any]) -> str | None:
+        """Why something in a folder of this machine is not read. Who may write there may leave a link to anything."""
+        if not info["islink"]:
+            return None if info["type"] == "file" else "it is neither a file nor a folder"
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._folder)):
+            return "it is a link out of the folder"
+        return None if os.path.isfile(path) else "it is a link to no file"
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, where the store tells."""
@@ -173,6 +190,10 @@ class Files:
         """The bytes of an object from ``start`` to before ``end``."""
         if start >= end:
             return b""
+        if self.scheme == "file":
+            with opened_below(self._folder, self.path(key)) as file:
+                file.seek(start)
+                return file.read(end - start)
         with self._turn:
             return bytes(self.fs.cat_file(self.path(key), start=start, end=end))
 
@@ -265,11 +286,42 @@ class Files:
 def opened(source: Path) -> Iterator[IO[bytes]]:
     """A plain file of this machine, opened for reading; no link is followed, and no pipe waited for."""
     with local("read", source):
-        file = open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+        file = open(os.open(source, _NO_LINK), "rb")  # noqa: SIM115
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise StoreError(f"{str(source)!r} is no plain file, and only plain files go to a store; leave it out")
         yield file
+
+
+def opened_below(root: str, path: str) -> IO[bytes]:
+    """A plain file of a folder of this machine, opened for reading; links are followed that stay in the folder.
+
+    Raises:
+        StoreError: it leads out of the folder, or to no plain file.
+    """
+    root, real = os.path.realpath(root), os.path.realpath(path)
+    if not Path(real).is_relative_to(root):
+        raise StoreError(
+            f"{path!r} leads out of {root!r} by a link, and nothing outside is read; put the file itself there, or "
+            "name the place where it is"
+        )
+    # Step by step and without links, for whoever may write there may make one between the look and the opening.
+    *folders, name = [root, *Path(real).relative_to(root).parts]
+    at = None
+    try:
+        for folder in folders:
+            inner = os.open(folder, _NO_LINK | os.O_DIRECTORY, dir_fd=at)
+            if at is not None:
+                os.close(at)
+            at = inner
+        file = open(os.open(name, _NO_LINK, dir_fd=at), "rb")  # noqa: SIM115
+    finally:
+        if at is not None:
+            os.close(at)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise StoreError(f"{path!r} is no plain file, and nothing else is read; name another one")
 
 
 @contextmanager

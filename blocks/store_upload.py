@@ -22,7 +22,9 @@ class _Source(NamedTuple):
     size: int
 
 
-async def upload(place: Place, files: Iterable[tuple[str, Path]], prefix: str, tell: Tell | None) -> list[File]:
+async def upload(
+    place: Place, files: Iterable[tuple[str, Path]], prefix: str, tell: Tell | None, *, keep_others: bool
+) -> list[File]:
     """Upload files below a prefix; what it gives is in the order of the names."""
     items = sorted(files)
     for name, _ in items:
@@ -45,9 +47,14 @@ async def upload(place: Place, files: Iterable[tuple[str, Path]], prefix: str, t
     async with progress.telling(tell):
         for _ in range(1 + AGAIN):
             await place.each(waiting, lambda source: source.size, send)
-            wrong = await _wrong(place, prefix, sent)
+            there = await place.threads.ask(f"list {prefix!r}", lambda stop: place.files.entries(prefix, partial=True))
+            others = [entry for entry in there if entry.name and entry.name not in sent]
+            kept = [entry for entry in others if keep_others and not entry.is_partial and not problem_with(entry.name)]
+            await place.remove([f"{prefix}/{entry.name}" for entry in others if entry not in kept])
+            wrong = await _wrong(place, prefix, sent, there)
             if not wrong:
-                return [sent[name].file for name, _ in items]
+                found = [one.file for one in sent.values()] + [File(name=each.name, size=each.size) for each in kept]
+                return sorted(found, key=lambda file: file.name)
             waiting = [source for source in sources if source.name in wrong]
     raise StoreError(
         f"{place.label}: {len(wrong):,} of {len(items):,} files below {prefix!r} are not in the store as they were "
@@ -63,10 +70,8 @@ def _sources(items: list[tuple[str, Path]]) -> list[_Source]:
     return sources
 
 
-async def _wrong(place: Place, prefix: str, sent: dict[str, Sent]) -> set[str]:
-    """The names of files that the store has not as they were sent; what nobody sent now is removed."""
-    there = await place.threads.ask(f"list {prefix!r}", lambda stop: place.files.entries(prefix, partial=True))
-    await place.remove([f"{prefix}/{entry.name}" for entry in there if entry.name and entry.name not in sent])
+async def _wrong(place: Place, prefix: str, sent: dict[str, Sent], there: list[Entry]) -> set[str]:
+    """The names of files that the store has not as they were sent."""
     entries = {entry.name: entry for entry in there}
     wrong, doubtful = set[str](), list[Entry]()
     for name, one in sent.items():

@@ -10,10 +10,12 @@ from prefect.client.orchestration import PrefectClient
 
 from prefect_jobs.blocks.engine import Tell
 from prefect_jobs.blocks.loading import load_store
+from prefect_jobs.blocks.store import Store
 from prefect_jobs.deployed import DeployedJob
-from prefect_jobs.deployments.runs import find_run
+from prefect_jobs.deployments.kinds import kind_of
+from prefect_jobs.deployments.runs import JobRun, find_run
 from prefect_jobs.errors import NoSuchObject, NotFoundError
-from prefect_jobs.flows.staging import read_manifest
+from prefect_jobs.flows.stored import read_manifest
 from prefect_jobs.job import Job
 from prefect_jobs.manifest import Manifest
 from prefect_jobs.storage import run_key
@@ -25,11 +27,11 @@ async def outputs_of(
     """Where the outputs of a run are, and each with its size and checksum; downloaded to a folder where one is given.
 
     Raises:
-        NotFoundError: there is no such run, its job keeps nothing, or it has not ended.
+        NotFoundError: there is no such run, it is none of a job, its job keeps nothing, or it has not ended.
         StoreError: the store refuses, or what it has is not what the run wrote.
     """
     run = await find_run(client, reference)
-    job = _job_of(run.flow_run.parameters, reference)
+    job = _job_of(run, reference)
     assert job.state is not None
     async with (await load_store(job.state.block)).open() as store:
         manifest = await _manifest(store, job, run.id)
@@ -40,8 +42,15 @@ async def outputs_of(
         return store.uri(prefix), rows
 
 
-def _job_of(parameters: dict[str, Any], reference: str) -> Job:
-    job = DeployedJob.model_validate(parameters.get("job")).template
+def _job_of(run: JobRun, reference: str) -> Job:
+    if run.is_pipeline:
+        raise NotFoundError(
+            f"run {reference!r} is one of a pipeline, which keeps no outputs of its own: the runs of its steps have "
+            f"them, and 'prefect-jobs show {run.id}' lists those"
+        )
+    if kind_of(run.flow_run.parameters) != DeployedJob.kind:
+        raise NotFoundError(f"run {reference!r} is none of a job; 'prefect-jobs runs' shows the latest of those")
+    job = DeployedJob.model_validate(run.flow_run.parameters[DeployedJob.kind]).template
     if job.state is None:
         raise NotFoundError(
             f"run {reference!r} of job {job.name!r} keeps no outputs: the job has no store; give it one (store: NAME), "
@@ -50,7 +59,7 @@ def _job_of(parameters: dict[str, Any], reference: str) -> Job:
     return job
 
 
-async def _manifest(store: Any, job: Job, run_id: UUID) -> Manifest:
+async def _manifest(store: Store, job: Job, run_id: UUID) -> Manifest:
     try:
         return await read_manifest(store, run_key(job.name, run_id))
     except NoSuchObject as error:

@@ -24,7 +24,7 @@ from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.records import record
 from prefect_jobs.flows.retries import Budget
 from prefect_jobs.flows.states import retriable, run_state
-from prefect_jobs.flows.supervise import Supervision, is_kept, tidy
+from prefect_jobs.flows.supervise import Supervision, discarded, is_kept, tidy
 from prefect_jobs.flows.sweep import discard_expired
 from prefect_jobs.outcome import Outcome, Reason
 
@@ -44,6 +44,7 @@ class Attempts:
         self._begun: datetime | None = None
         self._task_runs: set[UUID] = set()
         self._is_taken_up = False
+        self._had_container = False
 
     async def run(self, flow_run: FlowRun, logger: Logger) -> None:
         """Make attempts until one succeeds or no retry is left, and leave nothing behind."""
@@ -53,7 +54,7 @@ class Attempts:
                 await self._make_all(logger)
         except BaseException:
             # Before an attempt looks after its container itself, there may be one that an earlier supervisor left.
-            await tidy(plan.engine.discard(plan.numbered(self.ended + 1)))
+            await tidy(discarded(plan.engine, plan.numbered(self.ended + 1)))
             raise
         finally:
             await tidy(plan.engine.release(plan.identity.run_id))
@@ -92,6 +93,7 @@ class Attempts:
             await plan.engine.discard(plan.numbered(history.ended))
         for outcome in history.unreported:
             self.last = outcome
+            self._had_container |= outcome.had_container
             if not self.budget.spend(outcome, outcome.ended).again:
                 return False
         if history.unreported and (pause := self.budget.pause):
@@ -145,8 +147,9 @@ class Attempts:
                 return False
 
         async with delivery.open():
-            supervision = Supervision(plan, identity, log, logger, keep, cancelled)
+            supervision = Supervision(plan, identity, log, logger, keep, cancelled, begins=not self._had_container)
             outcome = await supervision.run(lambda: self.budget.seconds_left, begun)
+        self._had_container |= outcome.had_container
         usage = outcome.usage()
         logger.info("Attempt %d ended%s: %s", identity.attempt, f" ({usage})" if usage else "", outcome.summary())
         self.ended = identity.attempt

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from prefect_jobs.blocks.engine import Container, LogLine, Stream
 from prefect_jobs.flows.console import Console
-from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.mask import Mask, MaskedLines
 from prefect_jobs.flows.terminal import shown
 from prefect_jobs.job import Logging
 
@@ -65,6 +65,7 @@ class RunLog:
         self._sink = sink
         self._console = Console(console)
         self._mask = mask
+        self._masked = MaskedLines(mask)
         self._prefect = settings.prefect
         self._most = settings.max_lines
         self._level = logging.getLevelName(settings.level)
@@ -72,7 +73,6 @@ class RunLog:
         self._latest: datetime | None = None
         self._read: datetime | None = None
         self._lines = 0
-        self._cut: dict[Stream, str] = {"stdout": "", "stderr": ""}
         self._tail: dict[Stream, deque[str]] = {
             "stdout": deque(maxlen=_TAIL_LINES),
             "stderr": deque(maxlen=_TAIL_LINES),
@@ -103,11 +103,7 @@ class RunLog:
 
     def _keep(self, line: LogLine) -> str:
         """Keep a line among the last ones, and say how it reads without secrets."""
-        # No database takes this one character.
-        written = line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-        text = self._mask(written, after=self._cut[line.stream])
-        # The next line may be the rest of this one, which was too long to come whole (see `LONGEST_LINE`).
-        self._cut[line.stream] = written[-self._mask.longest - 1 :] if len(written) > _LONGEST_LINE else ""
+        text = self._masked(line)
         self._tail[line.stream].append(text if len(text) <= _TAIL_WIDTH else self._shown(text)[:_TAIL_WIDTH])
         return text
 

@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from prefect_jobs.blocks.engine import LogLine, Stream
+
 _MASK = "***"
 _SHORTEST_SECRET = 3
 # What is found inside a value, or encoded, hides more than it should where it is short.
 _SHORTEST_PART = 6
+# Characters of a line beyond which it may go on in the next one.
+_LONGEST_WHOLE = 250_000
 # Control sequences (ECMA-48, 5.4).
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _QUOTED = re.compile(r"%[0-9A-F]{2}")
@@ -46,6 +50,22 @@ class Mask:
             if form in text:
                 spans += [(match.start(), match.start() + len(form)) for match in _everywhere(form, text)]
         return _without(text, spans) if spans else text
+
+
+class MaskedLines:
+    """Masks the lines of one log, also a value that stands where a line was too long to come whole."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._cut: dict[Stream, str] = {"stdout": "", "stderr": ""}
+
+    def __call__(self, line: LogLine) -> str:
+        """The line's text, without secrets and without the one character that no database takes."""
+        written = line.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        text = self._mask(written, after=self._cut[line.stream])
+        # The next line may be the rest of this one (see `LONGEST_LINE` of the engines).
+        self._cut[line.stream] = written[-self._mask.longest - 1 :] if len(written) > _LONGEST_WHOLE else ""
+        return text
 
 
 def _everywhere(form: str, text: str) -> Iterator[re.Match[str]]:

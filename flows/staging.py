@@ -14,8 +14,11 @@ from prefect_jobs.blocks.files import Folder, Left, Staged
 from prefect_jobs.blocks.object_store import ObjectStore
 from prefect_jobs.blocks.spool import RESCUED_DAYS, rescue
 from prefect_jobs.blocks.store import Store
-from prefect_jobs.errors import InfrastructureError, NoSuchObject
-from prefect_jobs.flows.mask import Mask
+from prefect_jobs.errors import InfrastructureError, NoSuchObject, StoreError
+from prefect_jobs.flows.checkpoints import Checkpoints
+from prefect_jobs.flows.mask import Mask, MaskedLines
+from prefect_jobs.flows.stored import read_document, read_manifest
+from prefect_jobs.handed import Handed, HandedRun
 from prefect_jobs.job import Job
 from prefect_jobs.manifest import File, Manifest, Skipped
 from prefect_jobs.outcome import Outcome
@@ -26,10 +29,10 @@ _logger = logging.getLogger("prefect_jobs.staging")
 
 RESULT = "result.json"
 RESULT_BYTES = 128 * 1024
-_MANIFEST_BYTES = 256 * 2**20
 # Inputs of a job without a store are read with what this machine's environment has.
 AMBIENT = ObjectStore(url="file:///")
 _MOST_NAMED = 20
+_STEPS_AT_ONCE = 8
 _OWN, _STEP = f"{STORE}://", f"{STEP}://"
 
 
@@ -42,6 +45,7 @@ class Staging:
         self._run = run
         self._store = store
         self._mask = mask
+        self._checkpoints = Checkpoints(store, run)
         self._keeps = job.state is not None
 
     def key(self, *parts: str) -> str:
@@ -62,13 +66,18 @@ class Staging:
     @property
     def sources(self) -> dict[str, str]:
         """The inputs by name, wherever they are."""
-        return {
-            name: self._store.uri(uri.removeprefix(_OWN)) if uri.startswith(_OWN) else uri
-            for name, uri in self._spec.inputs.items()
-        }
+        return {name: self._source(uri) for name, uri in self._spec.inputs.items()}
 
-    async def stage(self, spool: Path, tell: Tell) -> Staged:
+    def _source(self, uri: str) -> str:
+        for scheme in (_OWN, _STEP):
+            if uri.startswith(scheme):
+                return self._store.uri(uri.removeprefix(scheme).partition("#")[0])
+        return uri
+
+    async def stage(self, spool: Path, tell: Tell, *, begins: bool) -> Staged:
         """What the container is to find in its folders when it starts.
+
+        ``begins`` says that no attempt has had a container since the run was started, so that its checkpoint is empty.
 
         Raises:
             NoSuchObject: an input is not there.
@@ -79,20 +88,21 @@ class Staging:
             # What the run will leave must find a place: better to know before hours of work than after.
             known = {"job": self._run.job, "version": self._run.version, "run_name": self._run.run_name}
             await self._store.write(self.key("run.json"), json.dumps(known).encode())
+            if self._run.attempt > 1:
+                # A container may write there itself: what an earlier attempt left is gone before this one begins.
+                await self._store.delete(self.key("manifest.json"))
+                await self._store.delete(self.key("output"))
         if self._spec.inputs:
             staged["input"] = folder = spool / "input"
             for name, uri in self._spec.inputs.items():
                 await self._input(name, uri, folder, spool / "arriving", tell)
-        if self._job.checkpoint == "job" and self._run.attempt == 1 and (last := await self._last_checkpoint()):
-            staged["checkpoint"] = folder = spool / "checkpoint"
-            prefix, manifest = last
-            await self._store.download(prefix, folder, manifest, tell)
-            tell(f"The checkpoint of run {manifest.run_id} is here: {_amount(manifest.files)}")
+        if self._job.checkpoint == "job" and begins and await self._checkpoints.fetch(spool / "checkpoint", tell):
+            staged["checkpoint"] = spool / "checkpoint"
         return staged
 
     async def _input(self, name: str, uri: str, folder: Path, arriving: Path, tell: Tell) -> None:
         if uri.startswith(_STEP):
-            await self._step(uri.removeprefix(_STEP), folder / name, tell)
+            await self._step(uri.removeprefix(_STEP).partition("#")[0], folder / name, tell)
             return
         source = uri.removeprefix(_OWN)
         try:
@@ -107,22 +117,34 @@ class Staging:
 
     async def _step(self, prefix: str, folder: Path, tell: Tell) -> None:
         """All results of an earlier step of a pipeline, and the outputs of each of its runs."""
-        content = await self._store.read(f"{prefix}/results.json", _MANIFEST_BYTES)
-        results = json.loads(content)
-        files: list[File] = []
-        for branch in results["branches"]:
-            if branch["outputs"] is not None:
-                inner = folder / str(branch["index"]) if results["matrix"] else folder
-                manifest = await self._manifest_of(branch["outputs"])
-                files += await self._store.download(branch["outputs"], inner, manifest)
+        handed = await read_document(self._store, f"{prefix}/results.json", Handed)
+        gate = asyncio.Semaphore(_STEPS_AT_ONCE)
+
+        async def take(branch: HandedRun) -> list[File]:
+            # A container may have written there: nothing but outputs of this store is taken, and into this folder.
+            if (key := self._own_key(str(branch.outputs))) is None:
+                raise StoreError(f"{branch.outputs}, of {prefix}/results.json, is not below the job's store")
+            async with gate:
+                inner = folder / str(branch.index) if handed.matrix else folder
+                return await self._store.download(key, inner, await self._manifest_of(key))
+
+        taken = await asyncio.gather(*(take(branch) for branch in handed.branches if branch.outputs is not None))
+        files = [file for some in taken for file in some]
+        content = f"{handed.model_dump_json(indent=1)}\n".encode()
         await asyncio.to_thread(_write, folder / "results.json", content)
-        tell(f"Input {folder.name!r}: {len(results['branches'])} results, {_amount(files)}")
+        tell(f"Input {folder.name!r}: {len(handed.branches)} results, {_amount(files)}")
+
+    def _own_key(self, source: str) -> str | None:
+        """A key of the job's own store; None where a URI leads elsewhere."""
+        if "://" not in source:
+            return source.strip("/")
+        own = f"{self._store.uri('')}/"
+        return source.removeprefix(own).strip("/") if source.startswith(own) else None
 
     async def _manifest_of(self, source: str) -> Manifest | None:
         """What the outputs of another run hold: no more and no less than its manifest names."""
-        own = self._store.uri("")
-        key = source.removeprefix(own).strip("/") if source.startswith(own) else source
-        if "://" in key or not key.endswith("/output"):
+        key = self._own_key(source)
+        if key is None or not key.endswith("/output"):
             return None
         try:
             return await read_manifest(self._store, key.removesuffix("/output"))
@@ -141,14 +163,14 @@ class Staging:
         if not self._keeps:
             left = await container.left("output", spool / "output", RESULT)
             return self._with_result(outcome, left, tell)
-        # Whatever is there of an earlier attempt is not this one's.
         await self._store.delete(self.key("manifest.json"))
         left = await container.left("output", spool / "output")
-        files = await self._store.upload(sorted(left.files.items()), self.key("output"), tell)
+        files = await self._store.upload(sorted(left.files.items()), self.key("output"), tell, keep_others=True)
         for name, why in list(left.skipped.items())[:_MOST_NAMED]:
             tell(f"Not kept: {name!r}, because {why}")
         if self._job.checkpoint == "job":
-            await self._keep_checkpoint(container, outcome, spool, tell)
+            there = await container.left("checkpoint", spool / "left-checkpoint")
+            await self._checkpoints.keep(there.files, self._manifest(outcome, [], there), tell)
         if self._job.logging.store:
             await self._keep_log(container, outcome.attempt, spool)
         outcome = self._with_result(outcome, left, tell)
@@ -199,41 +221,16 @@ class Staging:
             tell(f"{RESULT} is no result: it is not JSON: {error}")
             return outcome
 
-    # -- the checkpoint that goes from run to run
-
-    async def _last_checkpoint(self) -> tuple[str, Manifest] | None:
-        try:
-            prefix = json.loads(await self._store.read(f"{self._run.job}/checkpoint.json", 4096))["prefix"]
-        except NoSuchObject:
-            return None
-        return f"{prefix}/checkpoint", await read_manifest(self._store, prefix, "checkpoint.json")
-
-    async def _keep_checkpoint(self, container: Container, outcome: Outcome, spool: Path, tell: Tell) -> None:
-        """Keep the checkpoint beside the run, and name it the job's last one when it is whole."""
-        left = await container.left("checkpoint", spool / "left-checkpoint")
-        files = await self._store.upload(sorted(left.files.items()), self.key("checkpoint"), tell)
-        manifest = self._manifest(outcome, files, left)
-        await self._store.write(self.key("checkpoint.json"), manifest.model_dump_json().encode())
-        await self._store.write(f"{self._run.job}/checkpoint.json", json.dumps({"prefix": self.key()}).encode())
-
     # -- the complete log
 
     async def _keep_log(self, container: Container, attempt: int, spool: Path) -> None:
         """Every line of the container with its time, read once more, for an earlier supervisor may have had them."""
         path, key = spool / "log.txt", self.key("log.txt" if attempt == 1 else f"log-{attempt}.txt")
+        masked = MaskedLines(self._mask)
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             async for line in container.logs():
-                file.write(f"{line.timestamp.isoformat()} {line.stream} {self._mask(line.text)}\n")
+                file.write(f"{line.timestamp.isoformat()} {line.stream} {masked(line)}\n")
         await self._store.send(path, key)
-
-
-async def read_manifest(store: Store, prefix: str, name: str = "manifest.json") -> Manifest:
-    """The manifest of a run, or of its checkpoint.
-
-    Raises:
-        NoSuchObject: there is none.
-    """
-    return Manifest.model_validate_json(await store.read(f"{prefix}/{name}", _MANIFEST_BYTES))
 
 
 def _move(source: Path, target: Path) -> None:

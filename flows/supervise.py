@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect_jobs.blocks.engine import Container
+from prefect_jobs.blocks.engine import Container, Engine, may_start
 from prefect_jobs.blocks.files import NOTHING_STAGED, Staged
 from prefect_jobs.blocks.spool import spool
 from prefect_jobs.errors import ImageUnavailable, InfrastructureError, NoSuchObject, StoreError
 from prefect_jobs.flows.log import RunLog
 from prefect_jobs.flows.plan import Plan
+from prefect_jobs.flows.start_limit import start_limit
 from prefect_jobs.flows.successor import successor
 from prefect_jobs.outcome import Outcome, Reason
 from prefect_jobs.spec import ContainerSpec, Identity
@@ -44,8 +45,11 @@ class Supervision:
         logger: logging.LoggerAdapter[logging.Logger],
         keep: Callable[[Outcome], Awaitable[None]],
         cancelled: Callable[[], Awaitable[bool]],
+        *,
+        begins: bool,
     ) -> None:
         self._plan = plan
+        self._begins = begins
         self._spec = plan.spec_of(identity)
         self._staging = plan.staging(identity)
         self._identity = identity
@@ -106,7 +110,7 @@ class Supervision:
         if not taken_up or await self._plan.engine.container(self._identity).age() == 0:
             try:
                 async with asyncio.timeout(seconds_left()):
-                    staged = await self._staging.stage(room, self._tell)
+                    staged = await self._staging.stage(room, self._tell, begins=self._begins)
             except NoSuchObject as error:
                 return self._without_container(Reason.INPUT_UNAVAILABLE, str(error))
             except StoreError as error:
@@ -129,21 +133,21 @@ class Supervision:
         if left == 0:
             there = await self._left_behind() if taken_up else None
             return there or self._without_container(Reason.TIMED_OUT, _TOTAL)
-        seconds = _least(self._spec.start_timeout or DEFAULT_START_TIMEOUT, left)
+        seconds = self._spec.start_timeout or DEFAULT_START_TIMEOUT
+        late = left is not None and left < seconds
         try:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(left) if late else start_limit(seconds):
                     plan = self._plan
                     return await plan.engine.launch(self._spec, self._identity, plan.secrets, self._tell, staged)
             except BaseException:
-                await tidy(self._plan.engine.discard(self._identity))
+                await tidy(discarded(self._plan.engine, self._identity))
                 raise
         except ImageUnavailable as error:
             return self._without_container(Reason.IMAGE_UNAVAILABLE, str(error))
         except InfrastructureError as error:
             return self._without_container(Reason.UNSCHEDULABLE, str(error))
         except TimeoutError:
-            late = left is not None and seconds == left
             what = _TOTAL if late else f"it had not started after {seconds:g} s"
             return self._without_container(
                 Reason.TIMED_OUT if late else Reason.UNSCHEDULABLE,
@@ -228,6 +232,12 @@ class Supervision:
         cancelled: dict[str, Any] = {"reason": Reason.CANCELLED, "message": "", "tail": ()}
         outcome = ended or Outcome(reason=Reason.CANCELLED, attempt=self._identity.attempt)
         await self._keep(outcome.model_copy(update=cancelled))
+
+
+async def discarded(engine: Engine, identity: Identity) -> None:
+    """Remove what an attempt left that did not get to start; nothing of a run that has become another's meanwhile."""
+    await may_start()
+    await engine.discard(identity)
 
 
 def is_kept(spec: ContainerSpec, outcome: Outcome) -> bool:

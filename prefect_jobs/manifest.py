@@ -44,8 +44,8 @@ class File(Model):
     """Its path below the folder that was uploaded."""
     size: int = Field(ge=0)
     """In bytes."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of its content, in hexadecimal digits."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of its content, in hexadecimal digits; None where the container put it there with a client of its own."""
 
 
 class Skipped(Model):

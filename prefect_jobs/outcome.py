@@ -104,6 +104,11 @@ class Outcome(Model):
         return self.reason is Reason.SUCCEEDED
 
     @property
+    def had_container(self) -> bool:
+        """Whether a container of the attempt has run."""
+        return self.started is not None or self.reason is Reason.LOST
+
+    @property
     def seconds(self) -> float | None:
         """How long the container ran, in seconds."""
         if self.started is None or self.ended is None:
