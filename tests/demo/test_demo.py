@@ -32,7 +32,7 @@ def test_the_best_of_all_models_is_trained_and_nothing_is_left_running(start_dem
         ["split", "0"], *(["fit", str(index)] for index in range(9)), ["final", "0"]
     ]  # fmt: skip
     (best,) = (row for row in table if "best" in row and row[0] == "fit")
-    found = re.search(r"The best model: (\w+) with ([\d.]+), accuracy (0\.\d{4}) in the test", output)
+    found = re.search(r"The best model: (\w+) with ([\d.]+), accuracy ([01]\.\d{4}) in the test", output)
     assert found is not None
     assert (f"MODEL_CLASS={found[1]},", f"STRENGTH={found[2]}") == (best[2], best[3])
     assert float(found[3]) > 0.9

@@ -13,6 +13,7 @@ from iris import FOLDER, save_process
 from pipelines import There
 from playwright.async_api import Page, expect
 from prefect.client.orchestration import get_client
+from reach import runs_of
 from s3 import session_s3, unique
 from servers import Server
 
@@ -47,17 +48,8 @@ async def _started_in_the_browser(page: Page, change: Change) -> There:
     await picture(page, "pipeline-form.png", 900)
     await page.get_by_role("button", name="Submit").click()
     await expect(page.get_by_text("scheduled to start").first).to_be_visible()
-    return There(await _only_run(change))
-
-
-async def _only_run(change: Change) -> JobRun:
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-    from prefect.client.schemas.sorting import FlowRunSort
-
-    chosen = DeploymentFilter(id=DeploymentFilterId(any_=[change.deployment_id]))
-    async with get_client() as client:
-        [found] = await client.read_flow_runs(deployment_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-    return JobRun(found)
+    [found] = await runs_of(change.name.partition("/")[2])
+    return There(JobRun(found))
 
 
 def _compared(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -49,9 +49,11 @@ async def page_of(api_url: str) -> AsyncIterator[Page]:
         )
         page.set_default_timeout(30_000)
         await page.route("**/*", answer)
-        yield page
-        await page.unroute_all(behavior="ignoreErrors")
-        await browser.close()
+        try:
+            yield page
+        finally:
+            await page.unroute_all(behavior="ignoreErrors")
+            await browser.close()
 
 
 async def picture(page: Page, name: str, height: int) -> None:
