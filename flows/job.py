@@ -92,7 +92,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             if words := await _cancelled(client, flow_run, logger, ask=unsure, heard=cancellation.heard):
                 return Cancelled(message=words)
             if last is not None:
-                state = await concluded(job, flow_run.id, last, store_block, plan.staging(identity).sources)
+                state = await concluded(job, flow_run.id, last, store_block, plan.staging(identity).lineage)
                 # What is shown takes a moment, in which it may be cancelled; Prefect then takes no other end.
                 words = await _cancelled(client, flow_run, logger, ask=cancellation.seen or bell.is_set(), heard=False)
                 return Cancelled(message=words) if words else state

@@ -28,7 +28,7 @@ _logger = logging.getLogger("prefect_jobs.results")
 _NAME, _VALUE = "result", "value"
 
 
-async def concluded(job: Job, run_id: UUID, outcome: Outcome, block: ObjectStore, inputs: dict[str, str]) -> State[Any]:
+async def concluded(job: Job, run_id: UUID, outcome: Outcome, block: ObjectStore, inputs: list[str]) -> State[Any]:
     """The state of a run that ended so, when what it left is shown to people and to other flows."""
     state = run_state(outcome)
     if outcome.result is not None or outcome.outputs is not None:
@@ -67,12 +67,12 @@ def _cell(value: Any) -> Any:
 
 
 def _tell_of_assets(
-    job: Job, run_id: UUID, outcome: Outcome, block: ObjectStore, inputs: dict[str, str], state: State[Any]
+    job: Job, run_id: UUID, outcome: Outcome, block: ObjectStore, inputs: list[str], state: State[Any]
 ) -> None:
     """Tell Prefect that the job's outputs were made anew, and of what; they are one asset, whichever run makes them."""
     made = _assets([f"{block.url.rstrip('/')}/{job.name}"])
     lineage = AssetContext(
-        direct_asset_dependencies=_assets(inputs.values()), downstream_assets=made, materialized_by="prefect-jobs"
+        direct_asset_dependencies=_assets(inputs), downstream_assets=made, materialized_by="prefect-jobs"
     )
     for asset in made:
         lineage.materialization_metadata[asset.key] = {"run_id": str(run_id), "outputs": outcome.outputs}

@@ -68,6 +68,14 @@ class Staging:
         """The inputs by name, wherever they are."""
         return {name: self._source(uri) for name, uri in self._spec.inputs.items()}
 
+    @property
+    def lineage(self) -> list[str]:
+        """What its outputs are made of, as Prefect's assets name it: of a step, the outputs of its job."""
+        return [
+            self._store.uri(job) if uri.startswith(_STEP) and (job := uri.partition("#")[2]) else self._source(uri)
+            for uri in self._spec.inputs.values()
+        ]
+
     def _source(self, uri: str) -> str:
         for scheme in (_OWN, _STEP):
             if uri.startswith(scheme):
