@@ -55,23 +55,24 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, place: Path) -> None:
     from folders import Folder
-    from s3 import BUCKET, s3_of_its_own
+    from s3 import s3_of_its_own
 
     folder = Folder(place / "files")
     for number in range(options.files):
         folder.add(f"{number % 100}/{number}", options.size)
     took: dict[tuple[str, str], list[Took]] = {}
-    with s3_of_its_own(place / "server") as server:
-        for _ in range(options.rounds):
-            for way in (OURS, RCLONE):
+    for number in range(options.rounds):
+        for way in (OURS, RCLONE):
+            back = place / "back"
+            # A server of its own: it knows nothing of what the one before it had.
+            with s3_of_its_own(place / f"server-{number}-{way.replace(' ', '-')}") as server:
                 for direction in ("up", "down"):
-                    back = place / "back"
                     words = _command(way, direction, server.port, folder.path if direction == "up" else back)
                     took.setdefault((way, direction), []).append(_call(words, server.port))
-                if not folder.same_as(back):
-                    sys.exit(f"{way}: what came back is not what was sent")
-                shutil.rmtree(back)
-                shutil.rmtree(server.folder / BUCKET / "benchmark")
+            if not folder.same_as(back):
+                sys.exit(f"{way}: what came back is not what was sent")
+            shutil.rmtree(back)
+            shutil.rmtree(server.folder)
     size = options.files * options.size / 2**20
     print(f"{options.files} files, {size:.1f} MiB together, {AT_ONCE} at once, medians of {options.rounds} rounds")
     print("| | wall s | CPU s | at most MiB |\n|---|---:|---:|---:|")

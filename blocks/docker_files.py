@@ -18,7 +18,7 @@ from pathlib import Path
 import aiodocker
 import aiohttp
 
-from prefect_jobs.blocks.docker_client import insist, request
+from prefect_jobs.blocks.docker_client import insist, logger, request
 from prefect_jobs.blocks.files import Folder, Left, Staged, problem_with_name, resolve, shown
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.spec import Places
@@ -56,7 +56,7 @@ async def fetch(client: aiodocker.Docker, container_id: str, folder: Folder, onl
     """Copy what a container left in a folder to ``spool``; an engine that goes away meanwhile is waited for.
 
     Raises:
-        InfrastructureError: the spool cannot be written.
+        InfrastructureError: the spool cannot be written, or all of the folder is asked for and the container is gone.
     """
     path = place_of(folder) if only is None else f"{place_of(folder)}/{only}"
 
@@ -69,9 +69,29 @@ async def fetch(client: aiodocker.Docker, container_id: str, folder: Folder, onl
     try:
         return await insist(copy, "copy files out of a container")
     except aiodocker.DockerError as error:
-        if error.status == 404:  # The folder, or the container.
-            return Left()
-        raise
+        if error.status != 404:
+            raise
+    # Engines say in words of their own whether it is the path or the container that is not there.
+    if not await _is_there(client, container_id):
+        what = f"{path} could not be copied out of the container {container_id[:12]}: the container is gone"
+        if only is None:
+            raise InfrastructureError(
+                f"{what}, so somebody removed it after it had ended; start the run again, and let nothing but "
+                "prefect-jobs remove containers that have the label prefect-jobs/run-id"
+            )
+        # One file is an extra to an outcome that is known: losing it does not undo the outcome.
+        logger.warning("%s", what)
+    return Left()
+
+
+async def _is_there(client: aiodocker.Docker, container_id: str) -> bool:
+    try:
+        await insist(client.containers.container(container_id).show, "look at a container")
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 def _empty(spool: Path) -> None:

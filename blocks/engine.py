@@ -119,11 +119,11 @@ class Container(ABC):
         """What it left in one of its folders, asked when it has ended; ``only`` one file, by its name below the folder.
 
         ``spool`` is a folder of this machine that may be filled for that, and that is emptied first. Nothing outside
-        of the container's folder is ever read, wherever a link there leads. Nothing is there of a container that is
-        gone.
+        of the container's folder is ever read, wherever a link there leads.
 
         Raises:
-            InfrastructureError: there is no room for it on this machine.
+            InfrastructureError: there is no room for it on this machine, or the container is gone; of one that is gone
+                ``only`` one file is none.
         """
 
     @abstractmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from prefect_jobs import manifest
+from prefect_jobs.errors import InfrastructureError
 
 Folder = Literal["input", "output", "checkpoint"]
 """One of the folders of the container contract (see `prefect_jobs.spec.Places`)."""
@@ -80,14 +81,25 @@ def left_in(folder: Path, only: str | None = None) -> Left:
     """What is in a folder of this machine; ``only`` one file of it, by name.
 
     A link to a file below the folder stands for the file; nothing outside is ever looked at.
+
+    Raises:
+        InfrastructureError: all of it is asked for, and what the folder was in is gone as well.
     """
     left, links = Left(), dict[str, str]()
+    if only is None and not folder.parent.exists():
+        raise InfrastructureError(
+            f"what was left in {str(folder)!r} cannot be had: the attempt's folder is gone, so somebody removed it "
+            "after the attempt had ended; start the run again, and let nothing but prefect-jobs remove these folders"
+        )
     if folder.is_symlink() or not folder.is_dir():
         return left
-    for path, name in _walked(folder) if only is None else [(folder / only, only)]:
+    for path, name in _walked(folder, left.skipped) if only is None else [(folder / only, only)]:
         try:
             mode = path.lstat().st_mode
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            left.skipped[shown(name)] = f"it cannot be read: {error.strerror}"
             continue
         if problem := problem_with_name(name):
             left.skipped[shown(name)] = problem
@@ -114,11 +126,17 @@ def resolve(left: Left, links: Mapping[str, str], root: str) -> None:
             left.skipped[name] = "it is a link out of the folder" if target is None else "it is a link to no file"
 
 
-def _walked(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Everything below a folder but folders, with its name."""
-    for parent, folders, files in os.walk(folder):
+def _walked(folder: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """Everything below a folder but folders, with its name; a folder that cannot be listed is skipped."""
+
+    def unlisted(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            name = Path(error.filename).relative_to(folder).as_posix()
+            skipped[shown(name)] = f"it is a folder that cannot be listed: {error.strerror}"
+
+    for parent, folders, files in os.walk(folder, onerror=unlisted):
         inner = Path(parent)
-        links = [name for name in folders if (inner / name).is_symlink()]
+        links = [name for name in folders if os.path.islink(inner / name)]
         for name in sorted([*files, *links]):
             path = inner / name
             yield path, path.relative_to(folder).as_posix()

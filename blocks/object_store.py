@@ -19,11 +19,11 @@ from pydantic import Field, field_validator
 from prefect_jobs.blocks.engine import Tell
 from prefect_jobs.blocks.sharing import Shared
 from prefect_jobs.errors import StoreError
+from prefect_jobs.storage import STORES
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.store import Store
 
-SCHEMES = ("s3", "gs", "az", "oci", "file", "memory")
 _CHECK_PATIENCE = 10.0
 
 
@@ -80,8 +80,8 @@ class ObjectStore(WritableFileSystem):
     @classmethod
     def _has_a_scheme(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in SCHEMES:
-            raise ValueError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}")
+        if parts.scheme not in STORES:
+            raise ValueError(f"expected a URL that begins with one of {', '.join(f'{name}://' for name in STORES)}")
         if parts.password is not None:
             raise ValueError("a URL is shown to everybody: put what is secret in it into credentials")
         if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prefect_jobs.blocks.engine import Tell
-from prefect_jobs.blocks.store_download import download
+from prefect_jobs.blocks.store_download import Downloaded, download
 from prefect_jobs.blocks.store_errors import secrets_in
-from prefect_jobs.blocks.store_files import READABLE, Entry, Files
+from prefect_jobs.blocks.store_files import Entry, Files
 from prefect_jobs.blocks.store_place import Place
 from prefect_jobs.blocks.store_threads import Threads
 from prefect_jobs.blocks.store_upload import upload
 from prefect_jobs.errors import StoreError
 from prefect_jobs.manifest import File, Manifest, problem_with
+from prefect_jobs.storage import READABLE
 
 if TYPE_CHECKING:
     from prefect_jobs.blocks.object_store import ObjectStore
@@ -113,7 +114,7 @@ class Store:
 
     async def download(
         self, source: str, folder: Path, expected: Manifest | None = None, tell: Tell | None = None
-    ) -> list[File]:
+    ) -> Downloaded:
         """Download an object, or all that is below a prefix, into a folder; what it gives has the checksums.
 
         ``source`` is a key, or a URI of any store: one of the same kind is read with this store's options and

@@ -6,16 +6,20 @@ import hashlib
 import shutil
 import threading
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from prefect_jobs.blocks.engine import Tell
-from prefect_jobs.blocks.store_files import Files, Stopped, Tick, is_small, local
+from prefect_jobs.blocks.store_files import Entry, Files, Stopped, Tick, is_small, local
 from prefect_jobs.blocks.store_place import AGAIN, Place
 from prefect_jobs.blocks.store_progress import Progress
+from prefect_jobs.blocks.store_threads import logger
 from prefect_jobs.errors import NoSuchObject, StoreError
 from prefect_jobs.manifest import File, Manifest, problem_with
+
+_MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,26 @@ class _Wanted:
     sha256: str | None = None
 
 
-async def download(place: Place, source: str, folder: Path, expected: Manifest | None, tell: Tell | None) -> list[File]:
-    """Download what is at a key, or below it; what it gives is in the order of the names."""
-    wanted = _named(source, expected) if expected else await _listed(place, source)
+class Downloaded(list[File]):
+    """The files that were downloaded, in the order of their names."""
+
+    def __init__(self, files: Iterable[File], *, single: bool) -> None:
+        super().__init__(sorted(files, key=lambda file: file.name))
+        self.single = single
+        """Whether the source was one object, which keeps the last part of its name, and no folder of objects."""
+
+
+async def download(place: Place, source: str, folder: Path, expected: Manifest | None, tell: Tell | None) -> Downloaded:
+    """Download what is at a key, or below it."""
+    wanted, single = (_named(source, expected), False) if expected else await _found(place, source, tell)
     size = sum(file.size or 0 for file in wanted)
-    await place.threads.ask("look at this machine's disk", lambda stop: _make_room(folder, size))
+    real = await place.threads.ask("look at this machine's disk", lambda stop: _make_room(folder, size))
     progress = Progress("downloaded", len(wanted), size)
     got: list[File] = []
 
     async def fetch(file: _Wanted) -> None:
         def call(stop: threading.Event) -> File | None:
-            return _fetch(place.files, file, folder, stop, progress.add)
+            return _fetch(place.files, file, folder, real, stop, progress.add)
 
         what, large = f"download {place.shown(file.key)!r}", not is_small(file.size)
         for _ in range(1 + AGAIN):
@@ -51,7 +64,7 @@ async def download(place: Place, source: str, folder: Path, expected: Manifest |
 
     async with progress.telling(tell):
         await place.each(wanted, lambda file: file.size, fetch)
-    return sorted(got, key=lambda file: file.name)
+    return Downloaded(got, single=single)
 
 
 def _named(source: str, expected: Manifest) -> list[_Wanted]:
@@ -59,44 +72,60 @@ def _named(source: str, expected: Manifest) -> list[_Wanted]:
     return [_Wanted(file.name, f"{above}{file.name}", file.size, file.sha256) for file in expected.files]
 
 
-async def _listed(place: Place, source: str) -> list[_Wanted]:
-    """What the store says is there. Whoever may write to it may have given an object any name."""
-    last = unquote(urlsplit(place.url).path) if not source or place.files.scheme.startswith("http") else source
+async def _found(place: Place, source: str, tell: Tell | None) -> tuple[list[_Wanted], bool]:
+    """What is there, and whether it is a single object. Whoever may write there may have given an object any name."""
+    uri = place.uri(source)
     if place.files.scheme.startswith("http"):
-        wanted = [_Wanted(last.rpartition("/")[2], source, None)]
+        wanted, single = [_Wanted(unquote(urlsplit(uri).path).rpartition("/")[2], source, None)], True
     else:
-        entries = await place.threads.ask(f"list {place.shown(source)!r}", lambda stop: place.files.entries(source))
-        if not entries:
-            raise NoSuchObject(f"{place.label}: nothing is at {place.shown(source)} or below it; check the name")
+        entries = await _listed(place, source, tell or logger.warning)
         above = f"{source}/" if source else ""
         wanted = [_Wanted(entry.name, f"{above}{entry.name}", entry.size) for entry in entries if entry.name]
-        wanted = wanted or [_Wanted(last.rpartition("/")[2], source, entries[0].size)]
+        if single := not wanted:
+            wanted = [_Wanted(uri.rpartition("/")[2], source, entries[0].size)]
     for file in wanted:
         if problem := problem_with(file.name):
             raise StoreError(
                 f"{place.shown(source)} has an object that cannot be downloaded: its name {file.name!r} {problem}. "
                 "Nothing was downloaded; remove it from the store, or see who put it there"
             )
-    return wanted
+    return wanted, single
 
 
-def _make_room(folder: Path, size: int) -> None:
+async def _listed(place: Place, source: str, tell: Tell) -> list[Entry]:
+    """What the store says is there and can be read; the rest is told."""
+    entries = await place.threads.ask(f"list {place.shown(source)!r}", lambda stop: place.files.entries(source))
+    problems = [(entry.name, entry.problem) for entry in entries if entry.problem]
+    if len(problems) == len(entries):
+        why = "".join(f" that is read; of {name or place.shown(source)!r}: {why}" for name, why in problems[:1])
+        raise NoSuchObject(f"{place.label}: nothing is at {place.shown(source)} or below it{why}; check the name")
+    for name, why in problems[:_MOST_TOLD]:
+        tell(f"Not taken from {place.shown(source)}: {name!r}, because {why}")
+    if len(problems) > _MOST_TOLD:
+        tell(f"Not taken from {place.shown(source)}: {len(problems) - _MOST_TOLD:,} more")
+    return [entry for entry in entries if not entry.problem]
+
+
+def _make_room(folder: Path, size: int) -> Path:
+    """Make the folder, and say where it is in truth."""
     with local("write to", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        real = folder.resolve()
         free = shutil.disk_usage(folder).free
     if free < size:
         raise StoreError(
             f"{size / 2**20:,.0f} MiB cannot be downloaded to {str(folder)!r}: {free / 2**20:,.0f} MiB are free there; "
             "free some space, and run it again"
         )
+    return real
 
 
-def _fetch(files: Files, wanted: _Wanted, folder: Path, stop: threading.Event, tick: Tick) -> File | None:
+def _fetch(files: Files, wanted: _Wanted, folder: Path, real: Path, stop: threading.Event, tick: Tick) -> File | None:
     """One file, or None where it is another one than is wanted."""
     target = folder / wanted.name
     with local("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(folder.resolve()):
+        if not target.parent.resolve().is_relative_to(real):
             raise StoreError(f"{str(target)!r} leads out of {str(folder)!r} by a link; download into an empty folder")
         partial = target.parent / f".{uuid.uuid4().hex}.partial"
         out = partial.open("xb")

@@ -23,7 +23,6 @@ import fsspec.asyn
 
 from prefect_jobs.errors import MissingExtraError, StoreError
 from prefect_jobs.manifest import File
-from prefect_jobs.storage import READABLE as READABLE
 
 SMALL = 4 * 2**20
 """Bytes up to which a file goes in one request, and is in memory meanwhile."""

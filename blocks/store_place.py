@@ -6,7 +6,6 @@ import copy
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from prefect_jobs.blocks.store_files import Files, is_small
 from prefect_jobs.blocks.store_threads import LARGE_AT_ONCE, Threads, each
@@ -60,6 +59,8 @@ class Place:
 
 def shown(uri: str) -> str:
     """A URI without user, password and query: a signed URL lets in whoever reads it."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2] if ":" in parts.netloc.rpartition("@")[0] else parts.netloc
-    return f"{parts.scheme}://{host}{parts.path}" + ("?***" if parts.query else "")
+    scheme, mark, rest = uri.partition("://")
+    address, _, query = rest.partition("#")[0].partition("?")
+    host, slash, path = address.partition("/")
+    user, _, machine = host.rpartition("@")
+    return f"{scheme}{mark}{machine if ':' in user else host}{slash}{path}" + ("?***" if query else "")

@@ -49,7 +49,7 @@ async def upload(
             await place.each(waiting, lambda source: source.size, send)
             there = await place.threads.ask(f"list {prefix!r}", lambda stop: place.files.entries(prefix, partial=True))
             others = [entry for entry in there if entry.name and entry.name not in sent]
-            kept = [entry for entry in others if keep_others and not entry.is_partial and not problem_with(entry.name)]
+            kept = [entry for entry in others if keep_others and _is_whole(entry)]
             await place.remove([f"{prefix}/{entry.name}" for entry in others if entry not in kept])
             wrong = await _wrong(place, prefix, sent, there)
             if not wrong:
@@ -60,6 +60,11 @@ async def upload(
         f"{place.label}: {len(wrong):,} of {len(items):,} files below {prefix!r} are not in the store as they were "
         f"sent, such as {min(wrong)!r}; see whether somebody else writes there, and run it again"
     )
+
+
+def _is_whole(entry: Entry) -> bool:
+    """Whether it is something that can be read back by its name."""
+    return not (entry.is_partial or entry.problem or problem_with(entry.name))
 
 
 def _sources(items: list[tuple[str, Path]]) -> list[_Source]:

@@ -14,6 +14,7 @@ from prefect_jobs.blocks.files import Folder, Left, Staged
 from prefect_jobs.blocks.object_store import ObjectStore
 from prefect_jobs.blocks.spool import RESCUED_DAYS, rescue
 from prefect_jobs.blocks.store import Store
+from prefect_jobs.blocks.store_place import shown
 from prefect_jobs.errors import InfrastructureError, NoSuchObject, StoreError
 from prefect_jobs.flows.checkpoints import Checkpoints
 from prefect_jobs.flows.mask import Mask, MaskedLines
@@ -72,7 +73,9 @@ class Staging:
     def lineage(self) -> list[str]:
         """What its outputs are made of, as Prefect's assets name it: of a step, the outputs of its job."""
         return [
-            self._store.uri(job) if uri.startswith(_STEP) and (job := uri.partition("#")[2]) else self._source(uri)
+            self._store.uri(job)
+            if uri.startswith(_STEP) and (job := uri.partition("#")[2])
+            else shown(self._source(uri))
             for uri in self._spec.inputs.values()
         ]
 
@@ -117,11 +120,10 @@ class Staging:
             manifest = await self._manifest_of(source)
             files = await self._store.download(source, arriving / name, manifest, tell)
         except NoSuchObject as error:
-            raise NoSuchObject(f"input {name!r}, {uri}: {error}") from error
-        is_single = len(files) == 1 and files[0].name == source.rsplit("/", 1)[-1]
-        arrived = arriving / name / files[0].name if is_single else arriving / name
+            raise NoSuchObject(f"input {name!r}, {shown(uri)}: {error}") from error
+        arrived = arriving / name / files[0].name if files.single else arriving / name
         await asyncio.to_thread(_move, arrived, folder / name)
-        tell(f"Input {name!r}: {_amount(files)} from {uri}")
+        tell(f"Input {name!r}: {_amount(files)} from {shown(uri)}")
 
     async def _step(self, prefix: str, folder: Path, tell: Tell) -> None:
         """All results of an earlier step of a pipeline, and the outputs of each of its runs."""

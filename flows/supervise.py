@@ -124,6 +124,10 @@ class Supervision:
         try:
             return await self._staging.keep(container, outcome, room, self._tell)
         except (StoreError, InfrastructureError) as error:
+            if (
+                outcome.reason is Reason.LOST
+            ):  # Nothing is left of a container that is gone; another attempt may follow.
+                return outcome
             words = f"{outcome.summary()}; what it left could not be kept: {self._plan.mask(str(error))}"
             words += await self._staging.rescue(container, room)
             return outcome.model_copy(update={"reason": Reason.STORE_UNAVAILABLE, "message": words})

@@ -14,7 +14,11 @@ STORE = "store"
 """The scheme of what lies below the job's own store: ``store://datasets/iris.csv``."""
 STEP = "step"
 """The scheme of what a pipeline hands from a step to those that need it."""
-_SCHEMES = ("s3", "gs", "az", "oci", "http", "https", "file", "memory", STORE, STEP)
+STORES = ("s3", "gs", "az", "oci", "file", "memory")
+"""The schemes that a store can be made of."""
+READABLE = (*STORES, "http", "https")
+"""The schemes that a store can read from."""
+_SCHEMES = (*READABLE, STORE, STEP)
 
 Checkpoint = Literal["run", "job"]
 

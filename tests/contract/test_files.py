@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 from bench import Bench
 
 from prefect_jobs.blocks.files import Folder, Left
+from prefect_jobs.errors import InfrastructureError
 
 MIB = 1 << 20
 
@@ -91,11 +98,51 @@ async def test_names_that_no_store_takes_are_skipped_with_the_reason(bench: Benc
     assert left.skipped == {"a\\nb": "its name has control characters", "not\\xffutf8": "its name is not UTF-8"}
 
 
-async def test_nothing_is_there_of_a_container_that_is_gone(bench: Bench, tmp_path: Path) -> None:
+async def test_a_folder_that_is_gone_is_empty(bench: Bench, tmp_path: Path) -> None:
+    assert await left_by(bench, tmp_path / "spool", 'cd ..; rm -r "$JOB_OUTPUT_DIR"') == Left()
+
+
+async def test_a_container_that_is_gone_has_not_left_nothing(bench: Bench, tmp_path: Path) -> None:
     container = await bench.launch(bench.sh("echo x > $JOB_OUTPUT_DIR/x"))
     await bench.end_of(container)
     await container.remove()
-    assert await container.left("output", tmp_path / "spool") == Left()
+    with pytest.raises(InfrastructureError, match=r"output.* is gone, so somebody removed it after .* start the run"):
+        await container.left("output", tmp_path / "spool")
+    # How it ended stands without its result.
+    assert await container.left("output", tmp_path / "spool", only="result.json") == Left()
+
+
+def test_what_cannot_be_listed_or_read_is_named() -> None:
+    """As a user to whom modes matter: the tests may run as root."""
+    nobody = 65534 if os.getuid() == 0 else os.getuid()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "output"
+        for name in ("open", "closed/below", "names only", "names only/below"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "file").write_text("x")
+        for path in (Path(place), *Path(place).rglob("*")):
+            os.chown(path, nobody, -1)
+        (folder / "closed").chmod(0)
+        (folder / "names only").chmod(0o444)
+        program = (
+            "import json, os, sys; from pathlib import Path; from prefect_jobs.blocks.files import left_in; "
+            "os.setuid(int(sys.argv[1])); folder = Path(sys.argv[2]); left = left_in(folder); "
+            "alone = left_in(folder / 'names only', 'file'); folder.chmod(0); none = left_in(folder); "
+            "print(json.dumps([[*left.files], left.skipped, alone.skipped, none.skipped]))"
+        )
+        words = [sys.executable, "-c", program, str(nobody), str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        folder.chmod(0o700)
+        for path in folder.iterdir():
+            path.chmod(0o700)
+    unlisted = "it is a folder that cannot be listed: Permission denied"
+    unread = "it cannot be read: Permission denied"
+    assert json.loads(done.stdout or done.stderr) == [
+        ["open/file"],
+        {"closed": unlisted, "names only/file": unread, "names only/below": unlisted},
+        {"file": unread},
+        {".": unlisted},
+    ]
 
 
 async def test_large_files_go_in_and_out_and_take_no_memory(bench: Bench, tmp_path: Path) -> None:

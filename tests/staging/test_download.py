@@ -7,7 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from prefect import flow
 from ran import Ran
+
+from prefect_jobs import Job, ObjectStore, Pipeline, apply
 
 Sh = Callable[..., Awaitable[Ran]]
 CommandLine = Callable[..., Awaitable["tuple[int, str]"]]
@@ -53,3 +56,43 @@ async def test_a_run_that_keeps_nothing_says_so(sh: Sh, command_line: CommandLin
     code, said = await command_line("outputs", str(ran.run.id))
     assert code == 1
     assert "the job has no store" in said
+
+
+@pytest.mark.parametrize("setting", ["process, folder"])
+async def test_a_run_of_a_pipeline_says_where_its_outputs_are(
+    deploy: Callable[..., Awaitable[Job]], command_line: CommandLine
+) -> None:
+    job = await deploy("true")
+    pipeline = Pipeline.model_validate({"name": f"of-{job.name}", "steps": {"fit": {"job": job.name}}})
+    await apply([job], [pipeline], work_pool=None)
+    run = await pipeline.run()
+    code, said = await command_line("outputs", str(run.id))
+    assert code == 1
+    assert said == (
+        f"run '{run.id}' is one of a pipeline, which keeps no outputs of its own: the runs of its steps have them, and "
+        f"'prefect-jobs show {run.id}' lists those\n"
+    )
+
+
+async def test_a_run_of_somebody_elses_flow_has_no_outputs_here(prefect_api: str, command_line: CommandLine) -> None:
+    @flow
+    async def stranger() -> None:
+        pass
+
+    state = await stranger(return_state=True)
+    code, said = await command_line("outputs", str(state.state_details.flow_run_id))
+    assert (code, said.rstrip()[-63:]) == (1, "is none of a job; 'prefect-jobs runs' shows the latest of those")
+
+
+@pytest.mark.parametrize("content", [b"damaged", b'{"job": "train", "files": [{"name": "../x"}]}', b"\xff"])
+async def test_a_damaged_manifest_is_named(
+    sh: Sh, command_line: CommandLine, block: ObjectStore, content: bytes
+) -> None:
+    ran = await sh("echo one > $JOB_OUTPUT_DIR/1")
+    manifest = str(ran.run.attempts[0].outputs).removeprefix(f"{block.url}/").removesuffix("output") + "manifest.json"
+    async with block.open() as store:
+        await store.write(manifest, content)
+    code, said = await command_line("outputs", str(ran.run.id))
+    assert code == 1
+    assert said.startswith(f"{block.url}/{manifest} is not what prefect-jobs writes there: ")
+    assert "Traceback" not in said

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from reach import until
+import pytest
+from reach import containers_of, first_line, until
 from supervisors import kill, start_supervisor, supervise
 
 from prefect_jobs import Job, JobRun
 from prefect_jobs.manifest import Manifest
+from prefect_jobs.outcome import Reason
 
 FILES = 1500
 NAMES = {"attempt", *map(str, range(1, FILES + 1))}
@@ -63,3 +66,23 @@ async def test_a_run_that_is_cancelled_while_it_uploads_names_nothing_that_is_no
     # It may have been done just before it was told.
     if (place / "manifest.json").exists():
         assert {path.name for path in (place / "output").iterdir()} == NAMES
+
+
+async def test_a_container_that_somebody_removes_while_it_runs_is_lost_and_another_attempt_follows(
+    deploy: Callable[..., Awaitable[Job]], setting: str
+) -> None:
+    if setting.startswith("process"):
+        pytest.skip("nobody removes a process and its folder while it runs")
+    job = await deploy(
+        "echo $JOB_ATTEMPT > $JOB_OUTPUT_DIR/attempt; echo up; [ $JOB_ATTEMPT = 2 ] || sleep 60",
+        retries={"infrastructure": 1},
+    )
+    run: JobRun = await job.run()
+    supervisor = await start_supervisor(run)
+    await first_line(run)
+    subprocess.run(["docker", "rm", "--force", *containers_of(run.id)], check=True, capture_output=True)
+    async with asyncio.timeout(90):
+        await supervisor.wait()
+    await run.refresh()
+    assert [outcome.reason for outcome in run.attempts] == [Reason.LOST, Reason.SUCCEEDED]
+    assert run.state == "Completed"

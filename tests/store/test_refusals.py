@@ -19,6 +19,7 @@ from needs import needs
 from s3 import KEY, S3, SECRET, Door, unique
 
 from prefect_jobs import ObjectStore
+from prefect_jobs.blocks.store_place import shown
 from prefect_jobs.errors import MissingExtraError, StoreError, StoreUnavailable
 
 MIB = 2**20
@@ -165,8 +166,8 @@ def web() -> Iterator[str]:
 
 async def test_an_input_comes_from_the_web_and_a_signature_in_its_url_is_not_told(web: str, tmp_path: Path) -> None:
     async with ObjectStore(url="memory://nothing").open() as store:
-        (got,) = await store.download(f"{web}/a%20file?signature=right", tmp_path)
-        assert (got.name, got.size) == ("a file", MIB)
+        got = await store.download(f"{web}/of/a%20file?signature=right/%2F", tmp_path)
+        assert ([(file.name, file.size) for file in got], got.single) == ([("a file", MIB)], True)
         signed, foreign = f"{web}/file?signature=wrong-{SECRET}", f"ftp://somebody:{SECRET}@host/file?x={SECRET}"
         with pytest.raises(StoreError, match="403") as problem:
             await store.download(signed, tmp_path)
@@ -175,6 +176,21 @@ async def test_an_input_comes_from_the_web_and_a_signature_in_its_url_is_not_tol
     assert SECRET not in "".join(traceback.format_exception(problem.value))
     assert SECRET not in str(schemes.value)
     assert "expected one of s3://" in str(schemes.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("https://host/a%20file?X-Amz-Signature=1#part", "https://host/a%20file?***"),
+        ("https://somebody:password@host:8080/file", "https://host:8080/file"),
+        ("https://host?signature=1", "https://host?***"),
+        ("oci://bucket@namespace/key", "oci://bucket@namespace/key"),
+        ("store://[x]/iris v2.csv", "store://[x]/iris v2.csv"),
+        ("file:///srv/data", "file:///srv/data"),
+    ],
+)
+def test_a_uri_is_shown_without_what_only_its_owner_may_know(uri: str, said: str) -> None:
+    assert shown(uri) == said
 
 
 async def test_no_credential_is_shown_by_anything(s3: S3, caplog: pytest.LogCaptureFixture) -> None:

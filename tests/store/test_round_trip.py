@@ -114,9 +114,27 @@ async def test_one_object_is_downloaded_by_key_and_by_uri(block: ObjectStore, tm
         by_key = await store.download("in/iris.csv", tmp_path / "key")
         by_uri = await store.download(store.uri("in/iris.csv"), tmp_path / "uri")
         below = await store.download(store.uri("in") + "/", tmp_path / "below")
-    assert by_key == by_uri == below
+        named = await store.download("in", tmp_path / "named", manifest(by_key))
+    assert by_key == by_uri == below == named
+    assert [got.single for got in (by_key, by_uri, below, named)] == [True, True, False, False]
     for folder in ("key", "uri", "below"):
         assert (tmp_path / folder / "iris.csv").read_bytes() == b"1,2,3"
+
+
+async def test_one_object_below_a_prefix_of_its_own_name_is_no_single_one(block: ObjectStore, tmp_path: Path) -> None:
+    async with block.open() as store:
+        await store.write("in/iris/iris", b"1,2,3")
+        got = await store.download("in/iris", tmp_path)
+    assert ([file.name for file in got], got.single) == (["iris"], False)
+
+
+@pytest.mark.parametrize("name", ["iris%20v2.csv", "50% of it", "a#b", "[x]"])
+async def test_the_name_of_one_object_is_taken_as_it_is(block: ObjectStore, tmp_path: Path, name: str) -> None:
+    async with block.open() as store:
+        await store.write(f"in/{name}", b"1,2,3")
+        for number, source in enumerate((f"in/{name}", store.uri(f"in/{name}"))):
+            got = await store.download(source, tmp_path / str(number))
+            assert ([file.name for file in got], got.single) == ([name], True)
 
 
 async def test_a_store_whose_url_is_one_object_gives_that_object(block: ObjectStore, tmp_path: Path) -> None:
