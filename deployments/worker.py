@@ -114,10 +114,15 @@ class JobsWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         try:
             if self._taking is not None:
                 await self._taking.close()
-            if self._supervisor is not None:
-                await self._supervisor.stop(on_stop, self.client)
+        except asyncio.CancelledError:  # Told once more.
+            on_stop = OnStop.DETACH
+            raise
         finally:
-            await super().teardown(*exc_info)
+            try:
+                if self._supervisor is not None:
+                    await self._supervisor.stop(on_stop, self.client)
+            finally:
+                await super().teardown(*exc_info)
 
     def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
         """Whether this worker is sound; False where a restart would help, so not while only Prefect's API is away."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -39,6 +38,7 @@ _PAGE = 200
 _AT_ONCE = 8
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_AGAIN = "Reattaching"
 _OWNER = re.compile(r"supervisor ([0-9a-f]{32})(?: on (\S+))?$")
 
 
@@ -50,7 +50,7 @@ def owner_of(lease: str, worker: str = "") -> str:
 def taken_by(lease: str, worker: str = "", *, again: bool = False) -> State[Any]:
     """The state of a run that a supervisor has taken and not begun."""
     words = f"taken by {owner_of(lease, worker)}"
-    return Pending(name="Reattaching", message=words) if again else Pending(message=words)
+    return Pending(name=_AGAIN, message=words) if again else Pending(message=words)
 
 
 class Adoption:
@@ -82,9 +82,14 @@ class Adoption:
         now = clock()
         vanished = self._watched.keys() - leases.keys()
         dead = self._dead(leases, lease.id, now)
-        is_time = vanished or dead or now - self._scanned >= _LOOK_ANYWAY
-        if is_time and await self._scan(client, lease, leases, dead):
-            self._scanned = now
+        if vanished or dead or now - self._scanned >= _LOOK_ANYWAY:
+            # Before: somebody may ask for another look meanwhile.
+            self._scanned, complete = now, False
+            try:
+                complete = await self._scan(client, lease, leases, dead)
+            finally:
+                if not complete:
+                    self.look_through_all()
         # However long it took, the API was there.
         self._looked = clock()
 
@@ -123,7 +128,7 @@ class Adoption:
         for_long = datetime.now(UTC) - timedelta(seconds=LEASE_SECONDS)
         alive = leases.keys() - dead - {lease.id}
         complete = True
-        for flow_run in await self._owned(client):
+        for flow_run in await runs_in(client, self._pool, _OWNED):
             said = _said_owner(flow_run)
             if self._mine(flow_run.id) or (said is not None and said.lease in alive):
                 continue
@@ -161,9 +166,19 @@ class Adoption:
             if claimed is None:
                 return False
 
+        complete = True
+
         async def take(flow_run: FlowRun) -> bool:
-            with suppress(ObjectNotFound):
+            nonlocal complete
+            try:
                 return lease.is_held and await self._take(client, lease, flow_run.id, owner)
+            except ObjectNotFound:
+                pass
+            except httpx.TransportError:
+                raise
+            except Exception as error:  # One run that cannot be taken over does not keep the others from it.
+                complete = False
+                logger.warning("Run %s could not be taken over, and is tried again: %r", flow_run.id, error)
             return False
 
         try:
@@ -176,7 +191,7 @@ class Adoption:
             return False
         if taken:
             logger.info("Taken over from supervisor %s, which is gone: %d runs", owner, taken)
-        return True
+        return complete
 
     async def _take(self, client: PrefectClient, lease: Lease, run_id: UUID, owner: str) -> bool:
         """Take over one run, as it is now; whether it was still to be taken."""
@@ -185,7 +200,7 @@ class Adoption:
         if state is None or state.type not in _OWNED or self._mine(run_id):
             return False
         taker = await _owner(client, flow_run)
-        if taker is None or taker.lease != owner:
+        if taker is None or taker.lease != owner or await had_ended(client, run_id, state):
             return False
         if state.is_cancelling():
             self._finish_cancelled(flow_run, lease)
@@ -216,26 +231,46 @@ class Adoption:
         has_a_newer = any(taker.lease != owner for state in between if (taker := _taker(state)))
         if not (has_a_newer or before.is_final() or before.is_cancelling()):
             return False
-        meant: State[Any] = State(type=before.type, name=before.name, message=before.message)
-        meant.state_details.deployment_concurrency_lease_id = before.state_details.deployment_concurrency_lease_id
-        await client.set_flow_run_state(run_id, meant, force=True)
+        await _put_back(client, run_id, before)
         self.look_through_all()
         return True
 
-    async def _owned(self, client: PrefectClient) -> list[FlowRun]:
-        """All runs of the pool that somebody has taken and that have not ended."""
-        found: list[FlowRun] = []
-        while True:
-            page = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OWNED))),
-                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
-                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-                limit=_PAGE,
-                offset=len(found),
-            )
-            found += page
-            if len(page) < _PAGE:
-                return found
+
+async def runs_in(client: PrefectClient, pool: str, states: list[StateType]) -> list[FlowRun]:
+    """All runs of a pool that are in some states."""
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=_PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+async def had_ended(client: PrefectClient, run_id: UUID, taken: State[Any]) -> bool:
+    """Whether a run had ended when it was taken, as one may that was read a while before; then it is put back.
+
+    Prefect lets a run be taken from most ends, and tells only of one that was scheduled for when that was.
+    """
+    if not taken.is_pending() or taken.name == _AGAIN or taken.state_details.scheduled_time is not None:
+        return False
+    states = sorted(await client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+    before = [state for state in states if state.id != taken.id]
+    if not before or not before[-1].is_final():
+        return False
+    await _put_back(client, run_id, before[-1])
+    return True
+
+
+async def _put_back(client: PrefectClient, run_id: UUID, before: State[Any]) -> None:
+    meant: State[Any] = State(type=before.type, name=before.name, message=before.message)
+    meant.state_details.deployment_concurrency_lease_id = before.state_details.deployment_concurrency_lease_id
+    await client.set_flow_run_state(run_id, meant, force=True)
 
 
 class _Owner(NamedTuple):

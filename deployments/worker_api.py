@@ -29,6 +29,8 @@ logger = logging.getLogger("prefect_jobs.worker")
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BUSY = (429, 503)
 _AWAY = (*_BUSY, 502, 504)
+# What Prefect's server answers when its database was in the way: a state is told again, for so many seconds.
+_STUMBLED, _STUMBLES_SECONDS = 500, 60.0
 # Doing these twice would show: their senders ask whether the first time counted.
 _ONCE = ("/logs/", "/artifacts/")
 _OPENING_SECONDS = 60.0
@@ -107,6 +109,8 @@ class PatientTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; a state that is set twice has one transition id, and the API takes it once."""
         repeatable = not request.url.path.endswith(_ONCE)
+        is_state = request.url.path.endswith("/set_state")
+        stumbles_until: float | None = None
         async for _ in _PATIENCE.delays():
             if self._gate is not None:
                 await self._gate.passed()
@@ -120,12 +124,14 @@ class PatientTransport(httpx.AsyncBaseTransport):
                     raise
                 logger.debug("Prefect's API does not answer (%r); asking again", error)
                 continue
-            if response.status_code in _AWAY:
-                figures.API_ERRORS.inc()
-                if repeatable:
-                    await response.aclose()
-                    continue
-            return response
+            again = response.status_code in _AWAY
+            if is_state and response.status_code == _STUMBLED:
+                stumbles_until = stumbles_until or clock() + _STUMBLES_SECONDS
+                again = clock() < stumbles_until
+            figures.API_ERRORS.inc(again)
+            if not again or not repeatable:
+                return response
+            await response.aclose()
         raise AssertionError("unreachable")
 
     async def aclose(self) -> None:

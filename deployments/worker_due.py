@@ -48,6 +48,8 @@ class Due:
         self._wanted = wanted
         self._ahead: list[FlowRun] = []
         self._ahead_until = 0.0
+        self.has_more = False
+        """Whether the API may know of more runs than it gave the last time."""
         self.answer_until = 0.0
         """Until when the API may take to answer what it is asked now, by the monotonic clock."""
         self._absent: tuple[str, ...] = ()
@@ -59,7 +61,9 @@ class Due:
             return self._ahead
         try:
             before = datetime.now(UTC) + timedelta(seconds=self._wanted.prefetch_seconds)
-            self._ahead = await self._there(before, min(MOST, room + _AHEAD))
+            most = min(MOST, room + _AHEAD)
+            self._ahead = await self._there(before, most)
+            self.has_more = len(self._ahead) >= most
         except Exception as error:  # Whatever a proxy before the API may say: the next poll comes, and the lease tells.
             logger.debug("Prefect's API could not be asked for runs: %r", error)
             return []

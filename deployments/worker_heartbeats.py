@@ -12,6 +12,8 @@ from prefect import __version__
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import Event, RelatedResource, Resource
+from prefect.settings import get_current_settings
+from pydantic import ValidationError
 
 logger = logging.getLogger("prefect_jobs.worker")
 
@@ -55,8 +57,8 @@ class Heartbeats:
                 heart.related = heart.related or await self._related(client, heart)
             for start in range(0, len(due), _AT_ONCE):
                 # Some may have ended meanwhile.
-                events = [_event(heart) for heart in due[start : start + _AT_ONCE] if heart.flow_run.id in self._hearts]
-                await _send(client, events)
+                hearts = [heart for heart in due[start : start + _AT_ONCE] if heart.flow_run.id in self._hearts]
+                await _send(client, [event for heart in hearts if (event := _event(heart)) is not None])
 
     async def _related(self, client: PrefectClient, heart: _Heart) -> list[RelatedResource]:
         """To what else a heartbeat belongs: what those of Prefect's engine tell."""
@@ -64,8 +66,10 @@ class Heartbeats:
         related = [_resource("flow", flow_run.flow_id, heart.flow)]
         if flow_run.deployment_id is not None:
             related.append(_resource("deployment", flow_run.deployment_id))
+        related += await self._queue(client, flow_run.work_queue_id)
         related += [_resource("tag", tag) for tag in sorted(flow_run.tags)]
-        return related + await self._queue(client, flow_run.work_queue_id)
+        # An event with more is refused.
+        return related[: get_current_settings().server.events.maximum_related_resources]
 
     async def _queue(self, client: PrefectClient, queue_id: UUID | None) -> list[RelatedResource]:
         """A work queue and its pool, asked for once."""
@@ -83,13 +87,18 @@ class Heartbeats:
         return self._queues[queue_id]
 
 
-def _event(heart: _Heart) -> Event:
+def _event(heart: _Heart) -> Event | None:
+    """A heartbeat of a run; None where Prefect takes none, for then the others beat all the same."""
     resource = {
         "prefect.resource.id": f"prefect.flow-run.{heart.flow_run.id}",
         "prefect.resource.name": heart.flow_run.name,
         "prefect.version": __version__,
     }
-    return Event(event="prefect.flow-run.heartbeat", resource=Resource(resource), related=heart.related)
+    try:
+        return Event(event="prefect.flow-run.heartbeat", resource=Resource(resource), related=heart.related)
+    except ValidationError as error:
+        logger.debug("Run %s has no heartbeat: %r", heart.flow_run.id, error)
+        return None
 
 
 async def _send(client: PrefectClient, events: list[Event]) -> None:

@@ -21,7 +21,8 @@ _GONE = (404, 410)
 async def keep_place(client: PrefectClient, flow_run: FlowRun) -> UUID | None:
     """The lease of a run's place, renewed, or that of a place taken anew; None where it has none, or there is none.
 
-    Without one the run goes on all the same, for its container does: then one run too many is there for a while.
+    Without one the run goes on all the same, for its container does: then one run too many is there for a while. At its
+    end Prefect frees a place all the same, which is another run's: it counts places, and not whose they are.
     """
     lease = None if flow_run.state is None else flow_run.state.state_details.deployment_concurrency_lease_id
     if lease is None or await _renew(client, lease):
@@ -44,10 +45,11 @@ async def renew_places(client: PrefectClient, places: dict[UUID, UUID]) -> None:
         now, leases = time.monotonic(), set(places.values())
         renewed = {lease: at for lease, at in renewed.items() if lease in leases}
         for run_id, lease in list(places.items()):
-            if now - renewed.get(lease, -_RENEW_EVERY) < _RENEW_EVERY:
+            # It may have ended while another place was renewed, or now: then Prefect has freed its own.
+            if places.get(run_id) != lease or now - renewed.get(lease, -_RENEW_EVERY) < _RENEW_EVERY:
                 continue
             try:
-                if not await _renew(client, lease):
+                if not await _renew(client, lease) and places.get(run_id) == lease:
                     places.pop(run_id, None)
                     logger.warning("Run %s has lost its place within its limit, and goes on", run_id)
                 renewed[lease] = now

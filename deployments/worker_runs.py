@@ -55,12 +55,12 @@ _PROBE = 0.05
 
 
 class Runs:
-    """Runs flows side by side, and tells of each that ended.
+    """Runs flows side by side, and tells of each that ended, or was left in the middle by an error of the worker.
 
     All methods but those that begin with an underscore are called from another thread than the runs'.
     """
 
-    def __init__(self, owner: str, ended: Callable[[UUID], None], context: Context) -> None:
+    def __init__(self, owner: str, ended: Callable[[UUID, bool], None], context: Context) -> None:
         self.owner = owner
         self._ended = ended
         self._gate = Gate()
@@ -96,7 +96,7 @@ class Runs:
         self._do(flow_run.id, partial(self._finish, flow_run))
 
     def held_until(self, moment: float) -> None:
-        """Let the runs report until a moment of the monotonic clock."""
+        """Let the runs report until a moment of the lease's clock, in seconds."""
         self._loop.call_soon_threadsafe(self._gate.open_until, moment)
 
     def abandon(self) -> None:
@@ -152,11 +152,11 @@ class Runs:
                         ("heartbeats of runs", self._heartbeats.beat(self._client)),
                     )
                 ]
+                for task in beside:
+                    task.add_done_callback(_say_broken)
                 self._open.set()
                 await self._left.wait()
                 for task in beside:
-                    if task.done() and (error := task.exception()):
-                        logger.error("%s ended by an error of the worker: %r", task.get_name(), error)
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
 
@@ -166,9 +166,10 @@ class Runs:
         self._heartbeats.end(run_id)
         self._garbage.one_ended(len(self._tasks))
         figures.ACTIVE.set(len(self._tasks))
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
             logger.error("Run %s was left by an error of the worker: %r", run_id, error, exc_info=error)
-        self._ended(run_id)
+        self._ended(run_id, error is not None)
 
     async def _execute(self, flow_run: FlowRun, adopted: bool) -> None:
         figures.STARTED.labels("adopted" if adopted else "new").inc()
@@ -255,8 +256,14 @@ class Runs:
                 worst, since = 0.0, asked
             worst = max(worst, lag)
             figures.LOOP_LAG.set(worst)
+            self._garbage.time_passed(self.turned, len(self._tasks))
             if lag > _LATE:
                 logger.debug("The runs' event loop was blocked for %.3f s", lag)
+
+
+def _say_broken(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("%s ended by an error of the worker", task.get_name(), exc_info=error)
 
 
 def _count_start(flow_run: FlowRun, attempt: int) -> None:

@@ -16,21 +16,13 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
 from prefect_jobs.deployments import worker_figures as figures
-from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
+from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, runs_in, taken_by
 from prefect_jobs.deployments.worker_api import is_busy, trouble
 from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost, clock
 from prefect_jobs.deployments.worker_runs import Runs
@@ -44,7 +36,6 @@ _LOOK_SECONDS = 4.0
 _ANSWER_SECONDS = 8.0
 CLAIM_SECONDS = 300.0
 """How long one look for runs of the dead, and taking them over, may take."""
-_PAGE = 200
 
 
 def handed_back() -> State[Any]:
@@ -135,7 +126,7 @@ class Supervisor:
 
         They find it, for its state says under which lease it was taken.
         """
-        if self._is_over(lease):
+        if self.is_over(lease):
             return False
         self._runs.begin(flow_run)
         return True
@@ -146,17 +137,8 @@ class Supervisor:
 
     async def stop(self, how: OnStop, client: PrefectClient) -> None:
         """Let go of the runs, as asked."""
-        # Who stops takes nothing more over; what it has begun to take over it takes.
-        looking = self._services.pop()
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS), self._looking:
-                pass
-        except TimeoutError:
-            pass
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-        try:
+            await self._look_no_more()
             if how is not OnStop.DETACH:
                 await self._hand_back(client, lost=True)
             if how is OnStop.CANCEL:
@@ -177,6 +159,18 @@ class Supervisor:
                     await self._lease.give_back(client)
             except (httpx.HTTPError, TimeoutError) as error:
                 logger.warning("The lease could not be given back, and runs out by itself: %r", error)
+
+    async def _look_no_more(self) -> None:
+        """Take nothing more over; what it has begun to take over it takes."""
+        looking = self._services.pop()
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS), self._looking:
+                pass
+        except TimeoutError:
+            pass
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _cancel(self, client: PrefectClient, run_id: UUID) -> None:
         state: State[Any] = Cancelling(message="cancelled because its worker was told to stop")
@@ -200,36 +194,20 @@ class Supervisor:
         """
         taken = taken_by(self._lease.id, self._worker).message
         try:
-            for flow_run in await self._pending(client):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                pending = await runs_in(client, self._pool, [StateType.PENDING])
+            for flow_run in pending:
                 said = flow_run.state.message if flow_run.state is not None else None
                 if said != taken or flow_run.run_count or (lost and flow_run.id in self.mine):
                     continue
                 if not self._lease.is_held:
                     return
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    await client.set_flow_run_state(flow_run.id, handed_back())
+                    with contextlib.suppress(ObjectNotFound):
+                        await client.set_flow_run_state(flow_run.id, handed_back())
                 self.mine.discard(flow_run.id)
         except (httpx.HTTPError, TimeoutError) as error:
             logger.debug("What was not begun could not be handed back, and is taken over: %r", error)
-
-    async def _pending(self, client: PrefectClient) -> list[FlowRun]:
-        """The runs of the pool that somebody has taken and not begun."""
-        found: list[FlowRun] = []
-        while len(found) % _PAGE == 0:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                page = await client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(
-                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
-                    ),
-                    work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
-                    sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-                    limit=_PAGE,
-                    offset=len(found),
-                )
-            found += page
-            if not page:
-                break
-        return found
 
     # -- the lease
 
@@ -279,22 +257,25 @@ class Supervisor:
             return
         self.looked.set()
 
-    def _is_over(self, lease: Lease) -> bool:
+    def is_over(self, lease: Lease) -> bool:
+        """Whether a lease is not held any more, or was that of an earlier life."""
         return lease is not self._lease or not lease.is_held
 
     def _adopt(self, flow_run: FlowRun, lease: Lease) -> None:
-        if not self._is_over(lease):
+        if not self.is_over(lease):
             self.take(flow_run)
             self._runs.begin(flow_run, adopted=True)
 
     def _finish(self, flow_run: FlowRun, lease: Lease) -> None:
-        if not self._is_over(lease):
+        if not self.is_over(lease):
             self.take(flow_run)
             self._runs.finish(flow_run)
 
-    def _forget(self, run_id: UUID) -> None:
+    def _forget(self, run_id: UUID, left: bool) -> None:
         def forget() -> None:
             self.mine.discard(run_id)
+            if left:
+                self.look_through_all()
             self._some_ended.set()
             self._ended()
 

@@ -16,7 +16,7 @@ from prefect.events.schemas.events import Event
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.utilities.engine import propose_state
 
-from prefect_jobs.deployments.worker_adoption import taken_by
+from prefect_jobs.deployments.worker_adoption import had_ended, taken_by
 from prefect_jobs.deployments.worker_api import trouble
 from prefect_jobs.deployments.worker_due import ANSWER_SECONDS, MOST, Due, Wanted
 from prefect_jobs.deployments.worker_supervisor import CLAIM_SECONDS, Supervisor, handed_back
@@ -86,9 +86,9 @@ class Taking:
                 ahead = await self.due.soon(room)
                 while ahead and len(taken) < room:
                     taken += self._take([ahead.pop(0)])
-            self._full = len(taken) >= room
-        if len(taken) == MOST:
-            # There may be more.
+            # Those that wait for their time may hide some of a queue with a lower priority.
+            self._full = len(taken) >= room or self.due.has_more
+        if taken and self.due.has_more and self._room() > 0:
             self._wake.set()
         return taken
 
@@ -113,15 +113,17 @@ class Taking:
                 taken |= {run.id: run for run in fresh}
                 if fresh:
                     await asyncio.wait(self._claims)
-                elif not supervisor.pipelines:
+                elif not supervisor.mine:
                     break
-                else:
-                    # It waits for runs that it has yet to start.
+                elif supervisor.pipelines:
+                    # They wait for runs that they have yet to start.
                     await asyncio.sleep(_CHILDREN_PAUSE)
                     now = datetime.now(UTC)
+                else:
+                    # As long as they hold all places of the pool or of a queue, the API does not list what is due.
+                    await supervisor.one_ended()
         except (httpx.HTTPError, TimeoutError) as error:
             raise no_answer(self._wanted.pool, error) from error
-        await supervisor.drained()
         return list(taken.values())
 
     def has_room(self) -> None:
@@ -177,12 +179,16 @@ class Taking:
         begun, lease = False, supervisor.lease
         try:
             async with self._claiming:
-                if not self._stopping:
+                if not self._stopping and not supervisor.is_over(lease):
                     state = await propose_state(self._client, taken_by(lease.id, self._wanted.worker), flow_run.id)
-                    if state.is_pending() and self._stopping:
+                    if await had_ended(self._client, flow_run.id, state):
+                        logger.debug("Run %s was not taken: it had ended meanwhile", flow_run.id)
+                    elif state.is_pending() and self._stopping:
                         await self._client.set_flow_run_state(flow_run.id, handed_back())
                     elif state.is_pending():
                         begun = supervisor.begin(flow_run.model_copy(update={"state": state}), lease)
+                        if not begun:
+                            supervisor.look_through_all()
         except (Abort, ObjectNotFound) as refused:
             logger.debug("Run %s was not taken: %s", flow_run.id, refused)
         except Exception as error:

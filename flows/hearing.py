@@ -44,10 +44,6 @@ class Hearing:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def connected(self) -> None:
-        """Wait until events arrive; a bell that is made before rings at once, and when they do."""
-        await self._events.connected.wait()
-
     @asynccontextmanager
     async def bell(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
         """What rings for a run from now on; one who wants to know what was before asks the API."""

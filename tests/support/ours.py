@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from contextvars import copy_context
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +14,7 @@ from prefect.utilities.engine import propose_state
 
 from prefect_jobs import JobRun
 from prefect_jobs.deployments.worker_adoption import owner_of, taken_by
+from prefect_jobs.deployments.worker_lease import clock
 from prefect_jobs.deployments.worker_runs import Runs
 
 
@@ -27,11 +28,15 @@ class Ours:
 
     async def execute(self, run: JobRun) -> State[Any]:
         """Take a run, run it, and look at it when it has ended."""
-        loop = asyncio.get_running_loop()
         if self._runs is None:
-            self._runs = Runs(owner_of(self._lease), lambda run_id: loop.call_soon_threadsafe(self._end, run_id))
+            loop = asyncio.get_running_loop()
+
+            def tell(run_id: UUID, left: bool) -> None:
+                loop.call_soon_threadsafe(self._end, run_id)
+
+            self._runs = Runs(owner_of(self._lease), tell, copy_context())
             self._runs.start()
-            self._runs.held_until(time.monotonic() + 3600)
+            self._runs.held_until(clock() + 3600)
         ended = self._waiting[run.id] = asyncio.Event()
         async with get_client() as client:
             await propose_state(client, taken_by(self._lease), run.id)

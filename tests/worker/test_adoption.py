@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
-from prefect.states import Running
+from prefect.states import Failed, Running
 from servers import Server
 
 from prefect_jobs import Job, JobRun
@@ -114,6 +115,21 @@ async def test_what_an_heir_did_not_get_to_take_over_is_left_to_the_next(left: L
     assert dead not in await read_leases(client)
 
 
+async def test_a_run_that_had_ended_when_a_supervisor_took_it_that_then_died_stays_as_it_ended(
+    left: Left, pool: str
+) -> None:
+    client, run, lease = left
+    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
+    await client.set_flow_run_state(run.id, Running())
+    await client.set_flow_run_state(run.id, Failed(message="exit code 3"))
+    # Its list of runs was old.
+    await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
+    assert (await run.refresh()).state == "Pending"
+    assert await taken_over(pool, client, lease) == []
+    state = (await run.refresh()).flow_run.state
+    assert (state and state.name, state and state.message) == ("Failed", "exit code 3")
+
+
 async def test_a_lease_that_is_not_held_any_more_takes_nothing_over(left: Left, pool: str) -> None:
     client, run, lease = left
     await client.set_flow_run_state(run.id, taken_by(uuid4().hex))
@@ -141,6 +157,39 @@ class Slow(PrefectClient):
         if happening is not None:
             await happening()
         return await super().set_flow_run_state(*args, **options)
+
+
+class Refused(PrefectClient):
+    """A client whose requests to take one run are refused for a reason of the server's own."""
+
+    def __init__(self, refused: UUID) -> None:
+        super().__init__(str(get_current_settings().api.url))
+        self._refused = refused
+
+    async def set_flow_run_state(self, flow_run_id: Any, *args: Any, **options: Any) -> OrchestrationResult[Any]:
+        if flow_run_id == self._refused:
+            request = httpx.Request("POST", "http://server/set_state")
+            raise httpx.HTTPStatusError("500", request=request, response=httpx.Response(500, request=request))
+        return await super().set_flow_run_state(flow_run_id, *args, **options)
+
+
+async def test_one_run_that_cannot_be_taken_over_keeps_no_other_from_it_and_is_tried_again(
+    left: Left, pool: str
+) -> None:
+    client, first, lease = left
+    job = Job(name=pool, command=["true"])
+    runs = [first, await job.run(), await job.run()]
+    dead = [uuid4().hex, uuid4().hex]
+    for run, owner in zip(runs, [dead[0], *dead], strict=True):
+        await client.set_flow_run_state(run.id, taken_by(owner))
+    got: list[UUID] = []
+    adoption = Adoption(pool, (lambda run_id: False), partial(note, got), partial(note, got))
+    async with Refused(first.id) as refused:
+        await adoption.look(refused, lease)
+    assert set(got) == {run.id for run in runs[1:]}
+    got.clear()
+    await adoption.look(client, lease)
+    assert first.id in got
 
 
 async def test_a_supervisor_that_stood_still_after_it_read_a_run_does_not_take_it(left: Left, pool: str) -> None:

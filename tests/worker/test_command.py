@@ -83,6 +83,15 @@ async def test_once_runs_all_that_is_due_within_its_limit_and_ends_when_it_has_e
     assert third.start_time >= min(first.end_time, second.end_time)
 
 
+async def test_once_takes_all_that_is_due_though_the_pool_has_fewer_places(name: str, api: PrefectClient) -> None:
+    job = await applied(name, ["sleep", "1"])
+    await api.update_work_pool(name, WorkPoolUpdate(concurrency_limit=1))
+    runs = [await job.run() for _ in range(3)]
+    async with worker("prefect-jobs", "worker", "--pool", name, "--run-once") as started:
+        assert await started.ended() == 0, started.said
+    assert [(await run.refresh()).state for run in runs] == ["Completed"] * 3
+
+
 async def test_once_without_an_api_says_so_and_fails(prefect_api: str) -> None:
     away = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     words = ("prefect-jobs", "worker", "--run-once")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.client.orchestration import get_client
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
 from proxy import api_proxy
 from reach import Execute, ended, first_line, until
 from workers import worker
 
 from prefect_jobs import Job
 from prefect_jobs.deployments.worker_heartbeats import Heartbeats
+from prefect_jobs.deployments.worker_runs import Runs
 
 
 async def heartbeats(run_id: UUID) -> list[dict[str, Any]]:
@@ -110,3 +114,43 @@ async def test_there_are_none_while_the_api_is_away_and_again_when_it_is_back(pr
         await until(beats_again, 30, "another heartbeat")
         assert [beat for beat in await beats() if away < beat < back] == []
         assert "ERROR" not in there.said
+
+
+async def test_a_run_with_more_tags_than_an_event_may_name_beats_and_lets_the_others_beat(prefect_api: str) -> None:
+    name = f"own-{uuid4().hex[:8]}"
+    job = Job(name=name, command=["true"])
+    await job.apply(work_pool=name)
+    tagged, plain = (await job.run()).flow_run, (await job.run()).flow_run
+    # A server that allows an event more resources has such runs.
+    tagged = tagged.model_copy(update={"tags": [f"tag-{number:03}" for number in range(120)]})
+    hearts = Heartbeats(30)
+    for flow_run in (tagged, plain):
+        hearts.begin(flow_run, "job")
+
+    async def both_beat() -> bool:
+        return all([await heartbeats(flow_run.id) for flow_run in (tagged, plain)])
+
+    async with get_client() as client:
+        beating = asyncio.create_task(hearts.beat(client))
+        await until(both_beat, 20, "a heartbeat of each run")
+        beating.cancel()
+    [beat] = await heartbeats(tagged.id)
+    roles = Counter(related["prefect.resource.role"] for related in beat["related"])
+    assert roles == {"flow": 1, "deployment": 1, "work-queue": 1, "work-pool": 1, "tag": 96}
+
+
+async def test_that_they_have_ended_by_an_error_is_said_at_once(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(hearts: Heartbeats, client: PrefectClient) -> None:
+        raise LookupError("nobody foresaw it")
+
+    monkeypatch.setattr(Heartbeats, "beat", broken)
+    runs = Runs("nobody", lambda run_id, left: None, copy_context())
+    await asyncio.to_thread(runs.start)
+
+    async def is_said() -> bool:
+        return "heartbeats of runs ended by an error of the worker" in caplog.text
+
+    await until(is_said, 5, "a word of it")
+    await asyncio.to_thread(runs.close)

@@ -131,6 +131,57 @@ async def test_a_worker_that_cancels_ends_when_nothing_of_its_runs_is_left(
         assert await task_runs_of(run.id) == {("attempt 1", "Cancelled"): 1}
 
 
+# Workers that are told once more while they wait for the claims on their way, or for what they are taking over.
+CLOSING = """
+import asyncio, sys
+from prefect_jobs.deployments import worker, worker_taking
+
+close = worker_taking.Taking.close
+
+async def slowly(self):
+    print("closing", flush=True)
+    await asyncio.sleep(5)
+    await close(self)
+
+worker_taking.Taking.close = slowly
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+LOOKING = """
+import asyncio, sys
+from prefect_jobs.deployments import worker, worker_adoption, worker_supervisor
+
+look = worker_adoption.Adoption.look
+
+async def slowly(self, *args):
+    await look(self, *args)
+    await asyncio.sleep(6)
+
+worker_adoption.Adoption.look = slowly
+worker_supervisor._LOOK_SECONDS = 0.0
+asyncio.run(worker.JobsWorker(sys.argv[1]).start())
+"""
+
+
+@pytest.mark.parametrize("script", [CLOSING, LOOKING], ids=["closing", "looking"])
+async def test_a_worker_that_is_told_once_more_at_once_leaves_its_runs_all_the_same(
+    script: str, pool: str, server: Server, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(script)
+    job = Job(name=pool, infrastructure="docker", image=busybox, command=COUNTING.command)
+    await job.apply(work_pool=pool)
+    async with worker("python", tmp_path / "slow.py", pool, env={**server.environment, ON_STOP: "wait"}) as there:
+        [run] = await with_runs(pool, job, 1)
+        there.signal(signal.SIGTERM)
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        await there.stop()
+        assert time.monotonic() - began < 10
+        assert "1 runs go on alone" in there.said
+        assert left_by(run.id)
+    async with get_client() as client:
+        assert [seen for seen in (await read_leases(client)).values() if seen.holder.pool == pool] == []
+
+
 async def test_an_unknown_word_for_stopping_is_refused_when_the_worker_starts(
     start_worker: StartWorker, pool: str
 ) -> None:

@@ -11,10 +11,10 @@ from workers import worker
 
 from prefect_jobs import Job
 
-# The runs of one job meet an error that nobody foresaw; what was left in the middle is looked for at once.
+# The runs of one job meet an error that nobody foresaw.
 STUMBLING = """
 import asyncio, sys
-from prefect_jobs.deployments import worker, worker_adoption, worker_runs
+from prefect_jobs.deployments import worker, worker_runs
 
 class Flows(worker_runs.Flows):
     async def of(self, client, flow_run):
@@ -22,7 +22,6 @@ class Flows(worker_runs.Flows):
             raise LookupError("the password is swordfish")
         return await super().of(client, flow_run)
 
-worker_adoption._LOOK_ANYWAY = 0.0
 worker_runs.Flows = Flows
 asyncio.run(worker.JobsWorker(sys.argv[1]).start())
 """
@@ -44,7 +43,8 @@ async def test_a_run_that_the_worker_stumbles_over_each_time_crashes_and_says_wh
     for job in (broken, sound):
         await job.apply(work_pool=name)
     async with worker("python", script, name) as started:
-        run = await ended(await broken.run())
+        # What was left in the middle is looked for at once.
+        run = await ended(await broken.run(), 40)
         said = str(run.flow_run.state and run.flow_run.state.message)
         assert (run.state, run.attempts) == ("Crashed", [])
         assert "tried to begin or go on with the run 3 times" in said

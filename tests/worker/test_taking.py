@@ -108,6 +108,23 @@ async def test_queues_are_taken_by_their_priorities_and_a_worker_may_have_some_o
     assert job.name == pool
 
 
+async def test_runs_that_wait_for_their_time_hide_none_that_is_due_in_a_queue_with_a_lower_priority(
+    start_worker: StartWorker, pool: str
+) -> None:
+    await applied(pool, command=["true"])
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=300))
+    async with get_client() as client:
+        for priority, name in ((1, "urgent"), (2, "usual")):
+            await client.create_work_queue(name=name, work_pool_name=pool, priority=priority)
+        deployment = await client.read_deployment_by_name(f"job/{pool}")
+        # As many as are asked for at once, but one.
+        for _ in range(33):
+            await client.create_flow_run_from_deployment(deployment.id, work_queue_name="urgent", state=later)
+        made = [await client.create_flow_run_from_deployment(deployment.id, work_queue_name="usual") for _ in range(3)]
+    await start_worker("--limit=2", "--prefetch-seconds=600", PREFECT_WORKER_QUERY_SECONDS="600")
+    await all_ended([JobRun(flow_run) for flow_run in made], 60)
+
+
 async def test_a_run_starts_at_the_time_for_which_it_was_scheduled(served: str, pool: str) -> None:
     await applied(pool, served)
     due = datetime.now(UTC) + timedelta(seconds=6)
