@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from prefect_jobs.references import filled, part_of
 from prefect_jobs.request import Request
 
 _MESSAGE = 300
+CHILD_KEY = re.compile(r"(?P<run>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})/(?P<step>[^/]+)/\d+/[0-9a-f]{12}/\d+")
+"""The idempotency key of a run of a step: the key of its branch, and how often there was one before."""
 
 
 @dataclass(slots=True)
@@ -40,7 +43,6 @@ class Branch:
     state: str | None = None
     """The name of the state in which it ended."""
     succeeded: bool = False
-    cancelled: bool = False
     message: str = ""
     seconds: float | None = None
     outcome: Outcome | None = field(default=None, repr=False)
@@ -89,7 +91,7 @@ class Branch:
         state: State[Any] | None = flow_run.state
         assert state is not None
         self.state = state.name or state.type.value.title()
-        self.succeeded, self.cancelled = state.is_completed(), state.is_cancelled()
+        self.succeeded = state.is_completed()
         self.message = first_line(state.message)
         if flow_run.start_time is not None and flow_run.end_time is not None:
             self.seconds = max(0.0, (flow_run.end_time - flow_run.start_time).total_seconds())

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from prefect_jobs.errors import JobError
-from prefect_jobs.flows.attempts import Logger
 from prefect_jobs.flows.branches import Branch
 from prefect_jobs.flows.children import CHILDREN_SECONDS, Children, Target, children_of, why_cancelled
-from prefect_jobs.flows.handover import hand_over, inputs_of
+from prefect_jobs.flows.handover import hand_over, inputs_of, without_outputs
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes_of
 from prefect_jobs.flows.steps import StepRun, run_ids
 from prefect_jobs.flows.summary import keep_summary
 from prefect_jobs.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from prefect_jobs.flows.attempts import Logger
 
 # How often it is said how far the steps are.
 _TELL_SECONDS = 20.0
@@ -45,12 +47,14 @@ class Conductor:
         self._targets = targets
         self._children = children
         self._logger = logger
-        self.steps = {name: StepRun(name, step) for name, step in pipeline.steps.items()}
+        self.steps = _fresh(pipeline)
 
     async def run(self) -> None:
-        """Run all steps to their ends; what goes on is cancelled where this stumbles."""
+        """Run all steps to their ends, and again after a failure; what goes on is cancelled where this stumbles."""
         try:
             await self._all(list(self.steps.values()))
+            while self.is_failed and await self._begin_again():
+                await self._all(list(self.steps.values()))
         except Exception:
             await self._children.cancel("its pipeline stumbled", CHILDREN_SECONDS)
             raise
@@ -101,6 +105,19 @@ class Conductor:
         finally:
             telling.cancel()
 
+    async def _begin_again(self) -> bool:
+        """Wait, and forget what became of the steps: what succeeded is there; False where no retry is left."""
+        policy, retry = self._pipeline.retry_policy, self._children.retried + 1
+        if retry > policy.failures:
+            return False
+        delay = policy.delay.seconds
+        words = f"retry {retry} of {policy.failures}" + (f" in {delay:g} s" if delay else "")
+        self._logger.warning("Failed; %s", words)
+        if not await self._children.retry(f"{words}: {self.verdict().splitlines()[0]}", delay):
+            return False
+        self.steps = _fresh(self._pipeline)
+        return True
+
     async def _step(self, step: StepRun) -> None:
         for need in step.step.needs:
             await self.steps[need].ended.wait()
@@ -110,6 +127,8 @@ class Conductor:
                 await self._run(step)
             await self._hand_over(step)
         except JobError as error:
+            with suppress(JobError):  # Who runs for a failure finds that there is nothing.
+                await self._hand_over(step)
             step.end("failed", f"step {step.name!r}: {error}")
         else:
             step.conclude(why_not)
@@ -117,18 +136,29 @@ class Conductor:
         level("%s: %s", step.name, step.why.removeprefix(f"step {step.name!r}: ") or step.count())
 
     async def _run(self, step: StepRun) -> None:
-        inputs = inputs_of(self._pipeline.name, self._flow_run.id, step.step.needs, self._targets[step.step.job].job)
+        needs = {need: self.steps[need].step.job for need in step.step.needs}
+        inputs = inputs_of(self._pipeline.name, self._flow_run.id, needs, self._targets[step.step.job].job)
         step.prepare(self._values, self._targets, self.steps, inputs)
         for words in step.without_metric(self.steps):
             self._logger.warning("%s: %s", step.name, words)
+        await self._leave_lost(step)
         self._say_begin(step)
         await step.run(self._children)
         await self._read_outcomes(step)
 
+    async def _leave_lost(self, step: StepRun) -> None:
+        """Take an earlier run for none whose outputs another step needs, and which are gone from the store."""
+        taken = self._children.taken(step.branches, anew=step.step.always) if self._takers(step) else []
+        if lost := await without_outputs(self._targets[step.step.job].job, taken):
+            self._logger.warning("%s: the outputs of %d runs are gone from the store", step.name, len(lost))
+            self._children.leave(lost)
+
     async def _hand_over(self, step: StepRun) -> None:
-        takers = [other for other in self.steps.values() if step.name in other.step.needs]
         job = self._targets[step.step.job].job
-        await hand_over(self._pipeline.name, self._flow_run.id, step, job, takers)
+        await hand_over(self._pipeline.name, self._flow_run.id, step, job, self._takers(step))
+
+    def _takers(self, step: StepRun) -> list[StepRun]:
+        return [other for other in self.steps.values() if step.name in other.step.needs]
 
     def _say_begin(self, step: StepRun) -> None:
         if (best := step.best(self.steps)) is not None and step.choice is not None and step.step.select is not None:
@@ -168,3 +198,7 @@ class Conductor:
 
     def _branches(self) -> list[Branch]:
         return [branch for step in self.steps.values() for branch in step.branches]
+
+
+def _fresh(pipeline: Pipeline) -> dict[str, StepRun]:
+    return {name: StepRun(name, step) for name, step in pipeline.steps.items()}

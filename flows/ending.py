@@ -12,16 +12,20 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import TaskRunSort
+from prefect.exceptions import ObjectNotFound
 
 from prefect_jobs.blocks.engine import Container
-from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.blocks.loading import load_infrastructure, load_store
+from prefect_jobs.blocks.store_access import access_to
 from prefect_jobs.deployed import DeployedJob
+from prefect_jobs.errors import JobError
 from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_children, why_cancelled
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.ends import ends
-from prefect_jobs.flows.insisting import insist
+from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.log import RunLog, logger_name
 from prefect_jobs.flows.mask import Mask
+from prefect_jobs.flows.pipeline import clean_up
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.names import PIPELINE
@@ -34,14 +38,27 @@ logger = logging.getLogger("prefect_jobs.ending")
 async def end_remains(client: PrefectClient, flow_run: FlowRun) -> None:
     """Stop and remove what is left of a run that nobody looks after: containers, or the runs that it has started.
 
+    Of a pipeline that was cancelled, the steps that always run are run.
+
     Raises:
         JobError: its template cannot be read, or its infrastructure does not answer.
     """
     if PIPELINE in flow_run.parameters:
-        async with ends() as ended:
-            await cancel_children(client, flow_run.id, why_cancelled(flow_run), CHILDREN_SECONDS, ended)
+        await _end_pipeline(client, flow_run)
     else:
         await Remains(flow_run).end(client)
+
+
+async def _end_pipeline(client: PrefectClient, flow_run: FlowRun) -> None:
+    async with ends() as ended:
+        try:
+            now = await run_now(client, flow_run.id)
+            if says_cancelled(now.state) and now.run_count:
+                await clean_up(client, now, ended)
+                return
+        except (JobError, ObjectNotFound) as error:
+            logger.warning("What %s always runs could not be run: %s", flow_run.name, error)
+        await cancel_children(client, flow_run.id, why_cancelled(flow_run), CHILDREN_SECONDS, ended)
 
 
 class Remains:
@@ -97,13 +114,25 @@ class Remains:
         return len(there)
 
     async def _last_lines(self, client: PrefectClient, container: Container, attempt: int) -> None:
-        mask = Mask([await read_secret(self.job, name, block) for name, block in self._spec.secrets.items()])
+        mask = Mask(await self._secrets())
         delivery = Delivery(client, logger_name(attempt), self._run_id, await _last_task_run(client, self._run_id))
         quiet: logging.LoggerAdapter[Any] = logging.LoggerAdapter(logger, {})
         log = RunLog(delivery, quiet, self.job.logging, mask, taken_up=True)
         async with delivery.open():
             await log.follow(container)
             await log.finish()
+
+    async def _secrets(self) -> list[str]:
+        """What its container was given and nobody may see.
+
+        Raises:
+            NotFoundError: a block that holds some of it is gone.
+        """
+        values = [await read_secret(self.job, name, block) for name, block in self._spec.secrets.items()]
+        if self.job.state is not None and self.job.state.credentials:
+            store = await insist(partial(load_store, self.job.state.block), "read a store's block")
+            values += access_to(store).secrets.values()
+        return values
 
 
 async def _last_task_run(client: PrefectClient, run_id: UUID) -> UUID:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import get_run_logger
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from prefect_jobs.deployed import DeployedPipeline
 from prefect_jobs.errors import JobError
-from prefect_jobs.flows.attempts import Logger
 from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation, undisturbed
 from prefect_jobs.flows.children import Children, read_targets
 from prefect_jobs.flows.conductor import Conductor
-from prefect_jobs.flows.ends import ends
+from prefect_jobs.flows.ends import Ends, ends
 from prefect_jobs.flows.entrypoints import Entrypoints
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled
@@ -26,6 +26,9 @@ from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.names import PIPELINE
 from prefect_jobs.parameters import resolve
 from prefect_jobs.wiring import check_wiring
+
+if TYPE_CHECKING:
+    from prefect_jobs.flows.attempts import Logger
 
 FLOW_NAME = PIPELINE
 
@@ -51,10 +54,11 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             logger.info("Pipeline %s, version %s: %s", pipeline.name, deployed.version, ", ".join(pipeline.steps))
             children = Children(client, flow_run, pipeline.name, targets, ended)
             conductor = Conductor(client, flow_run, pipeline, values, targets, children, logger)
+            there = await children.recall()
             if await is_cancelled(client, flow_run.id):
                 words = await conductor.cancel()
                 return Cancelled(message=f"cancelled before its steps were begun; {words}")
-            if there := await children.recall():
+            if there:
                 logger.info("Taken up: %d runs of its steps are there already", there)
             with undisturbed():
                 async with heeding_cancellation(client, flow_run.id, bell, worker_seconds=0.0) as cancellation:
@@ -72,6 +76,23 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             return Failed(message=words) if conductor.is_failed else Completed(message=words)
     except JobError as error:
         return Failed(message=str(error))
+
+
+async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> None:
+    """Cancel what a cancelled run has started and that nobody looks after, and run its steps with ``always``.
+
+    Raises:
+        JobError: its template cannot be read, or its jobs are not there any more.
+    """
+    parameters = dict(flow_run.parameters)
+    pipeline = DeployedPipeline.parse(parameters.pop(PIPELINE, None), flow_run.deployment_version).template
+    given = {name: value for name, value in parameters.items() if value is not None}
+    values = resolve(pipeline.parameters, given, f"pipeline {pipeline.name!r}")
+    targets = await read_targets(client, pipeline.jobs)
+    children = Children(client, flow_run, pipeline.name, targets, ended)
+    await children.recall()
+    logger = cast("Logger", flow_run_logger(flow_run))
+    await Conductor(client, flow_run, pipeline, values, targets, children, logger).cancel()
 
 
 async def _state_now(client: PrefectClient, flow_run: FlowRun) -> State[Any] | None:

@@ -25,7 +25,6 @@ class StepRun:
         self.name = name
         self.step = step
         self.branches: list[Branch] = []
-        self.begun = False
         self.became: Became | None = None
         self.why = ""
         """Why it failed, or was not begun."""
@@ -101,8 +100,7 @@ class StepRun:
 
         async def one(branch: Branch) -> None:
             async with gate:
-                if not self._has_failed():
-                    await children.run(branch, self.step.job, anew=anew)
+                await children.run(branch, self.step.job, self._has_failed, anew=anew)
 
         async with asyncio.TaskGroup() as group:
             for branch in self.branches:

@@ -16,9 +16,9 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
-    FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -92,17 +92,20 @@ async def sweep_all(
 
 async def orphans_of_pipelines(client: PrefectClient, older_than: Duration) -> list[FlowRun]:
     """The runs of steps that go on although the run of their pipeline ended at least so long ago, or was deleted."""
+    # Whose pipeline's run was deleted has lost the task run that was its parent, and keeps its tags and its key.
     chosen = FlowRunFilter(
-        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=False),
+        tags=FlowRunFilterTags(is_null_=False),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=GOING)),
     )
     ask = partial(client.read_flow_runs, flow_filter=_JOBS, flow_run_filter=chosen, sort=FlowRunSort.ID_DESC)
     going: list[FlowRun] = []
+    offset = 0
     while True:
-        page = await insist(partial(ask, limit=_PAGE, offset=len(going)), "read runs of steps")
-        going += page
+        page = await insist(partial(ask, limit=_PAGE, offset=offset), "read runs of steps")
+        going += [child.model_copy(update={"parameters": {}}) for child in page if pipeline_of(child) is not None]
         if len(page) < _PAGE:
             break
+        offset += _PAGE
     parents = {parent for child in going if (parent := pipeline_of(child)) is not None}
     gone = {parent for parent in parents if await _why_gone(client, parent, older_than) is not None}
     return [child for child in going if pipeline_of(child) in gone and child.state_type is not StateType.CANCELLING]

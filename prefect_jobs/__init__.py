@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prefect_jobs.parameters import Parameter as Parameter
     from prefect_jobs.pipeline import Each as Each
     from prefect_jobs.pipeline import Pipeline as Pipeline
+    from prefect_jobs.pipeline import PipelineRetries as PipelineRetries
     from prefect_jobs.pipeline import Select as Select
     from prefect_jobs.pipeline import Share as Share
     from prefect_jobs.pipeline import Step as Step
@@ -50,6 +51,7 @@ _HOMES = {
     "Outcome": "outcome",
     "Parameter": "parameters",
     "Pipeline": "pipeline",
+    "PipelineRetries": "pipeline",
     "Process": "blocks.process",
     "Reason": "outcome",
     "Retries": "job",

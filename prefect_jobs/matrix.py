@@ -46,19 +46,17 @@ class Matrix(Model):
         """The values of each parameter."""
         return self.__pydantic_extra__
 
-    @property
-    def names(self) -> list[str]:
-        """The parameters that a run of it may be given."""
-        return list(dict.fromkeys([*self.axes, *itertools.chain.from_iterable(self.include)]))
-
     def branches(self) -> list[Branch]:
         """The parameters of each run: the last parameter changes first, then come those that are included."""
         return [*self._combinations(), *self.include]
 
     def _combinations(self) -> Iterator[Branch]:
+        left_out: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for some in self.exclude:
+            left_out.setdefault(tuple(some), set()).add(tuple(map(_key, some.values())))
         for values in itertools.product(*self.axes.values()) if self.axes else ():
             branch = dict(zip(self.axes, values, strict=True))
-            if not any(_matches(branch, left_out) for left_out in self.exclude):
+            if not any(_keys(branch, names) in excluded for names, excluded in left_out.items()):
                 yield branch
 
     def _problems(self) -> Iterator[Problem]:
@@ -68,14 +66,17 @@ class Matrix(Model):
         if size > MOST_BRANCHES:
             yield (), f"expected at most {MOST_BRANCHES} runs, found {size}", {}
             return
+        known: dict[str, set[str]] = {}
         for name, values in self.axes.items():
+            known[name] = set()
             for place, value in enumerate(values):
-                if _key(value) in map(_key, values[:place]):
+                if _key(value) in known[name]:
                     yield (name, place), "is there twice; keep one", value
+                known[name].add(_key(value))
         for place, left_out in enumerate(self.exclude):
             if unknown := [name for name in left_out if name not in self.axes]:
                 yield ("exclude", place, unknown[0]), f"expected one of {', '.join(self.axes) or 'none'}", unknown[0]
-            elif not left_out or not all(_key(value) in map(_key, self.axes[name]) for name, value in left_out.items()):
+            elif not left_out or not all(_key(value) in known[name] for name, value in left_out.items()):
                 yield ("exclude", place), f"excludes nothing: the matrix has no such combination, found {left_out}", {}
         seen = set(map(_key, self._combinations()))
         for place, branch in enumerate(self.include):
@@ -86,8 +87,9 @@ class Matrix(Model):
             yield ("exclude",), "leaves no run; expected one at least", {}
 
 
-def _matches(branch: Branch, some: Branch) -> bool:
-    return bool(some) and all(name in branch and _key(branch[name]) == _key(value) for name, value in some.items())
+def _keys(branch: Branch, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The values of some parameters; None where the branch does not have them all."""
+    return tuple(_key(branch[name]) for name in names) if names and branch.keys() >= set(names) else None
 
 
 def _key(value: Any) -> str:

@@ -10,12 +10,22 @@ from pydantic import AfterValidator, ConfigDict, Field, Tag, field_validator, mo
 from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
 from prefect_jobs.graph import find_cycle
-from prefect_jobs.job import NAME, Concurrency, InputName, Limit, Schedule, check_infrastructure, schedule_problems
+from prefect_jobs.job import (
+    NAME,
+    Concurrency,
+    Count,
+    InputName,
+    Limit,
+    Schedule,
+    check_infrastructure,
+    schedule_problems,
+)
 from prefect_jobs.matrix import Matrix
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model, Problem, refuse
 from prefect_jobs.names import DEFAULT_WORK_POOL
 from prefect_jobs.overrides import Overrides
 from prefect_jobs.parameters import Parameter, Value
+from prefect_jobs.quantities import Duration
 from prefect_jobs.references import reference_alone, references
 from prefect_jobs.selection import Mode
 from prefect_jobs.storage import check_uri
@@ -137,6 +147,15 @@ def _uri_problems(inputs: dict[str, str]) -> Iterator[Problem]:
             yield (name,), str(error), uri
 
 
+class PipelineRetries(Model):
+    """How often a run that fails begins again what did not succeed, and after how long."""
+
+    failures: Count = 0
+    """How often."""
+    delay: Duration = Duration(0)
+    """How long to wait before each time."""
+
+
 class Pipeline(Model):
     """A pipeline: steps that run jobs, in the order that they need each other.
 
@@ -157,6 +176,8 @@ class Pipeline(Model):
     """What a run may be asked for: the run form. ``{{ name }}`` in a step is the value."""
     steps: dict[StepName, Step] = Field(min_length=1)
     """The steps by name, in the order in which they are shown."""
+    retries: Annotated[Annotated[Count, Tag(PLAIN)] | Annotated[PipelineRetries, Tag(MAPPING)], ByKind] = 0
+    """How often a run that fails begins again, in the same run, what did not succeed; a number waits for nothing."""
     concurrency: Annotated[Annotated[Limit, Tag(PLAIN)] | Annotated[Concurrency, Tag(MAPPING)], ByKind] | None = None
     """How many runs of the pipeline at once; a number queues those beyond it."""
     schedules: list[Schedule] = []
@@ -189,6 +210,11 @@ class Pipeline(Model):
     def concurrency_policy(self) -> Concurrency | None:
         """The concurrency limit, spelled out."""
         return Concurrency(limit=self.concurrency) if isinstance(self.concurrency, int) else self.concurrency
+
+    @property
+    def retry_policy(self) -> PipelineRetries:
+        """The retries, spelled out."""
+        return PipelineRetries(failures=self.retries) if isinstance(self.retries, int) else self.retries
 
     @property
     def jobs(self) -> list[str]:

@@ -21,12 +21,15 @@ class Choice:
 
 
 def metric_of(result: Any, key: str) -> int | float | None:
-    """The number at a dotted key of a result; None where there is none. Neither NaN nor an infinity is one."""
+    """The number at a dotted key of a result; None where there is none.
+
+    Neither NaN nor an infinity is one, nor an integer that is larger than any float: nobody can work with it.
+    """
     try:
         value = part_of(result, key)
-    except LookupError:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except (LookupError, OverflowError):
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if is_number else None
 
 
@@ -50,4 +53,6 @@ def what_is_wrong(result: Any, key: str) -> str:
         value = part_of(result, key)
     except LookupError:
         return f"has no {key!r} in its result.json"
-    return f"has {key} = {str(value)[:40]!r} in its result.json, which is no number"
+    is_large = isinstance(value, int) and not isinstance(value, bool)
+    words = "too large a number" if is_large else "no number"
+    return f"has {key} = {str(value)[:40]!r} in its result.json, which is {words}"

@@ -17,7 +17,7 @@ def main() -> None:
     inputs, output = Path(os.environ["JOB_INPUT_DIR"]), Path(os.environ["JOB_OUTPUT_DIR"])
     train, test = load(inputs / "split/train.csv"), load(inputs / "split/test.csv")
     search = json.loads((inputs / "fit/results.json").read_text())
-    best = search["branches"][search["best"]]
+    best = next(branch for branch in search["branches"] if branch["index"] == search["best"])
 
     # The model that the search left, on flowers that it has not seen.
     tested = joblib.load(inputs / f"fit/{search['best']}/model.joblib")

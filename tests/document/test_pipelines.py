@@ -62,6 +62,8 @@ TAKEN = {
     "env: {INDEX: '{{ best.index }}', FROM: '{{ best.outputs }}'}}}",
     "a number of an earlier step": "steps: {my-list: {job: list}, fit: {job: train, needs: [my-list], parameters: "
     "{n: '{{ steps.my-list.result.files.0 }}'}, env: {ALL: '{{ steps.my-list.result }}'}}}",
+    "retries, as a number": "{retries: 2, steps: {fit: {job: train}}}",
+    "retries, spelled out": "{retries: {failures: 2, delay: 1m30s}, steps: {fit: {job: train}}}",
     "one store for all": "steps: {a: {job: kept}, b: {job: kept, needs: [a]}, c: {job: elsewhere}}",
     "defaults, written out": "{parameters: {}, tags: [], steps: {fit: {job: train, needs: [], if: {}, always: false, "
     "on_failure: stop, parameters: {}}}}",
@@ -375,6 +377,16 @@ WRONG = {
         "3: pipelines.p.parameters.best",
         ["'best' means something else"],
     ),
+    "retries without end": (
+        "retries: -1\nsteps: {a: {job: train}}",
+        "3: pipelines.p.retries",
+        ["greater than or", "-1"],
+    ),
+    "retries of a job": (
+        "retries: {failures: 1, backoff: 2}\nsteps: {a: {job: train}}",
+        "3: pipelines.p.retries.backoff",
+        ["unknown key; expected one of failures, delay"],
+    ),
     "a wrong name of a step": ("steps: {a/b: {job: train}}", "3: pipelines.p.steps.a/b", ["match pattern", "'a/b'"]),
     "an unknown key": (
         "steps: {a: {job: train, need: []}}",
@@ -457,6 +469,9 @@ def _is_taken(document: Any) -> tuple[bool, bool]:
 WRONG_FOR_BOTH: list[tuple[tuple[str, ...], Any]] = [
     (("pipelines", "p", "step"), {}),
     (("pipelines", "p", "steps"), {}),
+    (("pipelines", "p", "retries"), -1),
+    (("pipelines", "p", "retries"), "twice"),
+    (("pipelines", "p", "retries"), {"failures": 1, "backoff": 2}),
     ((*STEP, "unknown"), 1),
     ((*STEP, "if_"), {}),
     ((*STEP, "job"), 3),
@@ -485,7 +500,7 @@ def test_what_is_wrong_passes_neither(path: tuple[str, ...], value: Any) -> None
     assert _is_taken(_with(path, value)) == (False, False)
 
 
-@pytest.mark.parametrize("model", ["Pipeline", "Step", "Matrix", "Each", "Select", "Share"])
+@pytest.mark.parametrize("model", ["Pipeline", "PipelineRetries", "Step", "Matrix", "Each", "Select", "Share"])
 def test_every_key_has_a_description_for_editors(model: str) -> None:
     properties = schema()["$defs"][model]["properties"]
     assert [key for key, value in properties.items() if not value.get("description")] == []

@@ -9,16 +9,21 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from prefect.blocks.fields import SecretDict
 from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 from supervisors import kill, start_supervisor
 
 from prefect_jobs import Job
 from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.blocks.object_store import ObjectStore
+from prefect_jobs.blocks.store_access import access_to
 from prefect_jobs.deployments.runs import JobRun
+from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.sweep import Sweep, sweep_all
 from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import ContainerSpec, Identity
+from prefect_jobs.storage import Store
 
 NOW = Duration(0)
 
@@ -111,6 +116,47 @@ async def test_an_engine_that_is_away_is_named_and_the_others_are_swept(
         done = await sweep_all(client, ["docker", "process"], older_than=Duration("1h"))
     assert len(done.problems) == 1
     assert done.problems[0].startswith("docker: ")
+
+
+async def test_the_last_lines_of_a_run_that_is_ended_from_outside_hide_what_its_store_gave_it(prefect_api: str) -> None:
+    mark = uuid4().hex[:6]
+    given = {"key": f"AKID{mark}", "secret": f"hidden/{uuid4().hex}"}
+    store = ObjectStore(url="s3://bucket", credentials=SecretDict(given))
+    await store.save(f"state-{mark}")
+    command = ["sh", "-c", "echo id $AWS_ACCESS_KEY_ID; echo key $AWS_SECRET_ACCESS_KEY; sleep 300"]
+    job = Job(name=f"told-{mark}", command=command, store=Store(block=f"state-{mark}", credentials=True))
+    await job.apply(work_pool=None)
+    run: JobRun = await job.run()
+    identity = Identity(job=job.name, version="1", run_id=run.id, run_name="told", installation="ours")
+    async with get_client() as client:
+        async with (await load_infrastructure("process")).engine() as engine:
+            spec = ContainerSpec(command=command)
+            container = await engine.launch(spec, identity, access_to(store).secrets, print)
+            lines = container.logs()
+            assert [(await anext(lines)).text for _ in given] == [f"id {given['key']}", f"key {given['secret']}"]
+        assert await Remains(run.flow_run).end(client, grace_seconds=1) == 1
+    assert [log.message for log in await run.logs() if log.name.startswith("container.")] == ["id ***", "key ***"]
+
+
+async def test_a_run_with_a_key_or_tags_of_its_own_is_no_run_of_a_pipeline(prefect_api: str) -> None:
+    job = Job(name=f"keyed-{uuid4().hex[:6]}", command=["true"])
+    change = await job.apply(work_pool=None)
+    tags = ["pipeline:search", "step:fit"]
+    given: list[tuple[str, list[str]]] = [
+        (f"{uuid4()}/fit/0/{uuid4().hex[:12]}/0", tags),
+        (f"{uuid4()}", tags),
+        (f"{uuid4()}/fit/0", tags),
+        (f"{uuid4()}/fit/0/{uuid4().hex[:12]}/0", ["step:fit", "mine"]),
+        (f"{uuid4()}/fit/0/{uuid4().hex[:12]}/0", ["pipeline:search", "step:fitness"]),
+    ]
+    async with get_client() as client:
+        runs = [
+            await client.create_flow_run_from_deployment(change.deployment_id, idempotency_key=key, tags=its_tags)
+            for key, its_tags in given
+        ]
+        await sweep_all(client, ["process"], older_than=NOW)
+        states = [(await client.read_flow_run(run.id)).state_name for run in runs]
+    assert states == ["Cancelled", *["Scheduled"] * 4]
 
 
 def test_the_command_sweeps_now_and_makes_a_deployment_that_sweeps(prefect_api: str) -> None:

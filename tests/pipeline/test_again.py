@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pipelines import There
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.states import Scheduled
+from reach import until
+from servers import Server
 from supervisors import kill, start_supervisor, supervise
 from workers import StartWorker
 
-from prefect_jobs import apply
+from prefect_jobs import Pipeline, apply
+from prefect_jobs.blocks.object_store import ObjectStore
 from prefect_jobs.document import load_document
 
 Start = Callable[..., Awaitable[Any]]
@@ -76,6 +82,126 @@ pipelines:
     assert _ran(tmp_path) == [1, 2, 3, 4, 4, 4, 1000, 1000, 1001, 1001]
 
 
+async def test_what_succeeded_and_left_nothing_is_run_again_where_it_is_needed(start: Start, tmp_path: Path) -> None:
+    folder, store = tmp_path / "folder", tmp_path / "store"
+    folder.mkdir()
+    name = f"state-{uuid4().hex[:8]}"
+    await ObjectStore(url=f"file://{store}").save(name)
+    text = (
+        JOBS.replace("    parameters:", f"    store: {name}\n    parameters:")
+        + """
+pipelines:
+  p-MARK:
+    steps:
+      fit: {job: once-MARK, matrix: {n: [1, 2]}}
+      last: {job: once-MARK, needs: [fit], parameters: {n: 1000}}
+"""
+    )
+    there = await (await start(text.replace("PLACE", str(folder)))).ended()
+    assert there.state == "Failed"
+    lost = (await there.of("fit"))[1]
+    shutil.rmtree(store / lost.parameters["job"]["template"]["name"] / str(lost.id))
+    (folder / "may").touch()
+    await _retry(there)
+    await there.ended()
+    assert (there.state, there.message) == ("Completed", "fit succeeded, last succeeded")
+    assert _ran(folder) == [1, 2, 2, 1000, 1000]
+    assert "fit: the outputs of 1 runs are gone from the store" in await there.said()
+
+
+# -- by itself
+
+RETRIED = """
+  clean-MARK: {command: [sh, -c, 'echo 4 >> "$FOLDER/ran"; touch "$FOLDER/may"'], env: {FOLDER: "PLACE"}}
+pipelines:
+  p-MARK:
+    retries: {failures: 2, delay: 1s}
+    concurrency: 1
+    steps:
+      fit: {job: once-MARK, matrix: {n: [1, 1000, 2]}, on_failure: {succeed_at_least: 0.9}}
+      last: {job: once-MARK, needs: [fit], parameters: {n: 3}}
+      clean: {job: clean-MARK, needs: [last], always: true}
+"""
+
+
+async def _states(there: There) -> list[State[Any]]:
+    async with get_client() as client:
+        states = await client.read_flow_run_states(there.run.id)
+    return sorted(states, key=lambda state: state.timestamp)
+
+
+async def test_a_pipeline_begins_again_by_itself_what_did_not_succeed(
+    deploy: Callable[[str], Awaitable[Pipeline]], tmp_path: Path
+) -> None:
+    pipeline = await deploy((JOBS.rstrip() + RETRIED).replace("PLACE", str(tmp_path)))
+    there = await There(await pipeline.run()).ended()
+    assert (there.state, there.message) == ("Completed", "fit succeeded, last succeeded, clean succeeded")
+    assert _ran(tmp_path) == [1, 2, 3, 4, 4, 1000, 1000]
+    assert "Failed; retry 1 of 2 in 1 s" in await there.said()
+    (retrying,) = [state for state in await _states(there) if state.name == "Retrying"]
+    assert (retrying.message or "").startswith("retry 1 of 2 in 1 s: step 'fit': 1 of 3 runs failed")
+    assert [row["outcome"] for row in await there.run.table()] == ["succeeded"] * 5
+    # Its place within the limit was kept until its end, and no longer.
+    assert (await There(await pipeline.run()).ended(60)).state == "Completed"
+
+
+async def test_it_fails_when_no_retry_is_left_and_a_person_who_runs_it_again_gives_it_new_ones(
+    start: Start, tmp_path: Path
+) -> None:
+    text = JOBS + "\npipelines: {p-MARK: {retries: 1, steps: {fit: {job: once-MARK, parameters: {n: 1000}}}}}"
+    there = await (await start(text.replace("PLACE", str(tmp_path)))).ended()
+    assert there.state == "Failed"
+    assert _ran(tmp_path) == [1000] * 2
+    await _retry(there)
+    await there.ended()
+    assert there.state == "Failed"
+    assert _ran(tmp_path) == [1000] * 4
+
+
+async def test_one_that_waits_for_its_retry_is_cancelled_at_once(start: Start, tmp_path: Path) -> None:
+    text = JOBS + (
+        "\npipelines: {p-MARK: {retries: {failures: 1, delay: 1h}, "
+        "steps: {fit: {job: once-MARK, parameters: {n: 1000}}}}}"
+    )
+    there = await start(text.replace("PLACE", str(tmp_path)))
+    await _waits(there)
+    await there.run.cancel()
+    await there.ended(30)
+    assert there.state == "Cancelled"
+    assert _ran(tmp_path) == [1000]
+
+
+async def _waits(there: There) -> None:
+    async def is_so() -> bool:
+        await there.run.refresh()
+        return there.state == "Retrying"
+
+    await until(is_so, 90, "the wait for a retry")
+
+
+@pytest.mark.timeout(0)
+async def test_who_takes_it_up_gives_it_no_more_retries(
+    start_worker: StartWorker, pool: str, mark: str, tmp_path: Path
+) -> None:
+    text = JOBS + (
+        "\npipelines: {p-MARK: {retries: {failures: 1, delay: 1h}, "
+        "steps: {fit: {job: once-MARK, matrix: {n: [1, 1000]}, on_failure: {succeed_at_least: 0.9}}}}}"
+    )
+    document = load_document(text.replace("MARK", mark).replace("PLACE", str(tmp_path)))
+    first = await start_worker()
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    await _waits(there)
+    await first.kill()
+    await start_worker()
+    await there.ended()
+    assert there.state == "Failed"
+    # The one who takes it up begins at once what was waited for.
+    assert _ran(tmp_path) == [1, 1000, 1000]
+
+
+# -- after a worker has died
+
 # One of the first fails.
 VALUES = [1, FAILS, *range(2, RUNS + 1)]
 MANY = f"""
@@ -118,8 +244,9 @@ async def test_another_worker_takes_it_up_and_no_run_happens_twice(
 
 @pytest.mark.timeout(0)
 async def test_one_whose_process_dies_under_a_stock_worker_is_run_again_and_no_run_happens_twice(
-    served: str, pool: str, mark: str, tmp_path: Path
+    server: Server, served: str, pool: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server.url)
     document = load_document((JOBS + MANY).replace("MARK", mark).replace("PLACE", str(tmp_path)))
     await apply(document.jobs, work_pool=served)
     # A pool without a worker: the process that looks after the pipeline is the test's own.

@@ -10,8 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from pipelines import There
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 from reach import until
 from servers import Server
@@ -115,7 +118,26 @@ async def test_a_pipeline_in_a_process_of_its_own_is_told_by_a_signal(server: Se
     assert [child.state_name for child in await there.of("clean")] == ["Completed"]
 
 
-async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(server: Server, served: str, mark: str) -> None:
+async def test_the_runs_of_a_pipeline_that_is_deleted_are_cancelled(start: Start, mark: str) -> None:
+    there = await start(TEXT)
+    await there.until(_are_up, "three runs at once")
+    async with get_client() as client:
+        await client.delete_flow_run(there.run.id)
+        assert await there.children() == [], "Prefect forgets what a deleted run has started"
+        chosen = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"pipeline:p-{mark}", "step:many"]))
+
+        async def all_ended() -> bool:
+            many = await client.read_flow_runs(flow_run_filter=chosen, sort=FlowRunSort.ID_DESC, limit=10)
+            return [child.state_name for child in many] == ["Cancelled"] * 3
+
+        # Prefect tells of no deletion: that is seen by looking, every 20 seconds.
+        await until(all_ended, 60, "the end of its runs")
+
+
+@pytest.mark.parametrize("how", ["crashed", "deleted"])
+async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(
+    server: Server, served: str, mark: str, how: str
+) -> None:
     document = load_document(TEXT.replace("MARK", mark))
     await apply(document.jobs, work_pool=served)
     await document.pipelines[0].apply(work_pool=None)
@@ -127,14 +149,19 @@ async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(server: Serve
     await process.wait()
     lines, _ = await sweep_now(["process"], "0s", True)
     assert not [line for line in lines if run.name in line]
+    many = [child.id for child in await there.of("many")]
     async with get_client() as client:
-        await client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+        if how == "deleted":
+            await client.delete_flow_run(run.id)
+        else:
+            await client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
     lines, _ = await sweep_now(["process"], "0s", True)
     assert len([line for line in lines if f"{run.name}-many" in line and "would cancel" in line]) == 3
     await sweep_now(["process"], "0s", False)
 
     async def all_ended() -> bool:
-        return all(child.state_name == "Cancelled" for child in await there.of("many"))
+        async with get_client() as client:
+            return {(await client.read_flow_run(child)).state_name for child in many} == {"Cancelled"}
 
     await until(all_ended, 60, "the end of its runs")
 
@@ -177,3 +204,4 @@ async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was
     await there.ended()
     assert there.state == "Cancelled"
     assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]

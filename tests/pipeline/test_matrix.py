@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from pydantic import ValidationError
 
@@ -16,7 +18,6 @@ def test_the_last_parameter_changes_first() -> None:
 def test_what_is_excluded_is_left_out_and_what_is_included_comes_last() -> None:
     matrix = Matrix(a=[1, 2], b=[1, 2], exclude=[{"a": 1, "b": 2}, {"a": 2}], include=[{"a": 7}, {"c": 1}])
     assert matrix.branches() == [{"a": 1, "b": 1}, {"a": 7}, {"c": 1}]
-    assert matrix.names == ["a", "b", "c"]
 
 
 def test_only_what_is_included_is_no_combination() -> None:
@@ -31,6 +32,13 @@ def test_one_is_neither_true_nor_one_point_nought() -> None:
 def test_a_thousand_runs_keep_their_order() -> None:
     matrix = Matrix(a=list(range(10)), b=list(range(100)))
     assert [branch["a"] * 100 + branch["b"] for branch in matrix.branches()] == list(range(1000))  # type: ignore[operator]
+
+
+def test_as_many_values_as_there_may_be_are_read_within_seconds() -> None:
+    began = time.monotonic()
+    matrix = Matrix(n=list(range(10_000)), exclude=[{"n": n} for n in range(0, 10_000, 2)])
+    assert len(matrix.branches()) == 5_000
+    assert time.monotonic() - began < 5
 
 
 def test_a_matrix_without_bounds_is_refused_before_it_is_made() -> None:

@@ -97,6 +97,23 @@ async def test_without_any_metric_the_step_fails_and_says_what_is_there(run: Run
     )
 
 
+async def test_what_runs_for_a_step_that_could_not_begin_finds_that_it_left_nothing(run: Run, store: Path) -> None:
+    say = "{job: say-MARK, needs: [final]"
+    there = await run(
+        SEARCH.replace("n: [1, 3, 7, 9]", "n: [7, 9]").replace(
+            "\npipelines:",
+            "\n  say-MARK: {store: state-MARK, command: [sh, -c, 'cat $JOB_INPUT_DIR/final/results.json']}\npipelines:",
+        )
+        + f"      alarm: {say}, if: {{final: failed}}}}\n      clean: {say}, always: true}}\n"
+    )
+    assert there.state == "Failed"
+    for step in ("alarm", "clean"):
+        (child,) = await there.of(step)
+        assert child.state_name == "Completed", child.state
+        left = json.loads("\n".join(await lines(JobRun(child))))
+        assert left == {"step": "final", "matrix": False, "branches": [], "best": None}
+
+
 LIST = """
 jobs:
   list-MARK: {command: [sh, -c, 'echo "$RESULT" > $JOB_OUTPUT_DIR/result.json'], env: {RESULT: 'WHAT'}}

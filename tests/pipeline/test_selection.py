@@ -20,7 +20,7 @@ def test_of_equals_the_first_one_is_the_best(mode: Any) -> None:
     assert best_of([(3, {"a": 1}), (1, {"a": 1.0}), (2, {"a": 1})], "a", mode) == Choice(1, 1.0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), True, "0.9", None, [1], {}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), True, "0.9", None, [1], {}, 10**400])
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_what_is_no_number_never_wins(value: Any, mode: Any) -> None:
     assert best_of([(0, {"a": value}), (1, {"a": 0.1})], "a", mode) == Choice(1, 0.1)
@@ -40,3 +40,4 @@ def test_what_is_wrong_is_said() -> None:
     assert what_is_wrong(None, "a") == "left no result.json"
     assert what_is_wrong({"b": 1}, "a") == "has no 'a' in its result.json"
     assert what_is_wrong({"a": "much"}, "a") == "has a = 'much' in its result.json, which is no number"
+    assert what_is_wrong({"a": 10**400}, "a").endswith(" in its result.json, which is too large a number")
