@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import Any, cast
 
 from prefect import get_run_logger
@@ -23,7 +24,7 @@ from prefect_jobs.flows.ending import Remains
 from prefect_jobs.flows.entrypoints import Entrypoints
 from prefect_jobs.flows.hearing import hearing
 from prefect_jobs.flows.history import is_cancelled, may_have_begun
-from prefect_jobs.flows.insisting import run_now
+from prefect_jobs.flows.insisting import insist, run_now
 from prefect_jobs.flows.installation import installation_of
 from prefect_jobs.flows.plan import Plan
 from prefect_jobs.flows.results import concluded
@@ -49,11 +50,14 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
         job = deployed.template
         request = Request.parse(job, {name: value for name, value in parameters.items() if value is not None})
-        infrastructure = await load_infrastructure(request.overrides.infrastructure or job.infrastructure)
+        where = request.overrides.infrastructure or job.infrastructure
+        infrastructure = await insist(partial(load_infrastructure, where), "read an infrastructure block")
         chosen = shape(job, request.overrides, infrastructure.shapes, infrastructure.label)
         spec = container_spec(deployed, request).model_copy(update={"shape": chosen})
         infrastructure.check(spec, job.name)
-        store_block = AMBIENT if job.state is None else await load_store(job.state.block)
+        store_block = AMBIENT
+        if job.state is not None:
+            store_block = await insist(partial(load_store, job.state.block), "read a store's block")
         secrets = {name: await read_secret(job, name, block) for name, block in spec.secrets.items()}
         if job.state is not None and job.state.credentials:
             access = access_to(store_block)
