@@ -11,7 +11,7 @@ Run = Callable[..., Awaitable[Any]]
 JOBS = """
 jobs:
   try-MARK:
-    command: [sh, -c, 'sleep ${SLEEP:-0}; test $n -gt ${BAD:-0} || { echo too small >&2; exit 3; }']
+    command: [sh, -c, 'test $n -gt ${BAD:-0} || { echo too small >&2; exit 3; }; sleep ${SLEEP:-0}']
     parameters: {n: {type: integer, default: 1}}
 """
 
@@ -58,7 +58,7 @@ async def test_what_runs_goes_on_to_its_end_when_another_fails(run: Run) -> None
 pipelines:
   p-MARK:
     steps:
-      fit: {job: try-MARK, matrix: {include: [{n: 0}, {n: 1}, {n: 2}, {n: 3}]}, env: {SLEEP: 1}, at_once: 3}
+      fit: {job: try-MARK, matrix: {include: [{n: 0}, {n: 1}, {n: 2}, {n: 3}]}, env: {SLEEP: 8}, at_once: 3}
 """
     )
     # Three began together; the fourth did not, for the first had failed.
