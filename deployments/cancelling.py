@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ from prefect_jobs.names import PIPELINE
 
 # Beyond the grace period: a flow's process hears of it within seconds, and has a container's last lines to deliver.
 _SUPERVISOR_SECONDS = 15.0
+# An API that takes so long to answer was away; how often a pipeline's worker is then given its time anew.
+_SLOW_SECONDS, _LOOKS = 5.0, 5
 
 
 def by_whom(how: str) -> str:
@@ -126,12 +129,17 @@ async def _see_to_pipeline(
     is_final = flow_run.state is not None and flow_run.state.is_final()
     if not is_final and not force:
         tell(f"Cancelling {flow_run.name}; its worker is given {CHILDREN_SECONDS:g} s to cancel the runs of its steps")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHILDREN_SECONDS):
-                await follow(client, flow_run, on_state=nothing, on_log=nothing)
-        flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
-        if flow_run.state is None or flow_run.state.is_final():
-            return flow_run
+        for _ in range(_LOOKS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHILDREN_SECONDS):
+                    await follow(client, flow_run, on_state=nothing, on_log=nothing)
+            asked = time.monotonic()
+            flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
+            if flow_run.state is None or flow_run.state.is_final():
+                return flow_run
+            if time.monotonic() - asked < _SLOW_SECONDS:
+                break
+            # Its worker waits for the API as this does, and has the same time anew.
         tell("Nobody carries it out: its worker is gone or does not answer")
     going = [child.id async for child in children_of(client, flow_run.id, going=True)]
     tell(f"{flow_run.name}: {len(going)} runs of its steps go on" + ("; cancelling them" if going else ""))
@@ -139,7 +147,11 @@ async def _see_to_pipeline(
     if is_final:
         return flow_run
     how = f"ended from {socket.gethostname()}, for its worker did not answer; {len(going)} runs of it were cancelled"
-    return await end(client, flow_run, cancelled_message(flow_run.state, how))
+    ended = await end(client, flow_run, cancelled_message(flow_run.state, how))
+    # What was on its way meanwhile.
+    late = [child.id async for child in children_of(client, flow_run.id, going=True)]
+    await asyncio.gather(*(_cancel_child(client, child, flow_run, tell, force=force) for child in late))
+    return ended
 
 
 async def _cancel_child(

@@ -154,7 +154,9 @@ def _items(each: Each, result: Any) -> list[dict[str, Value]]:
     try:
         items = result if each.key is None else part_of(result, each.key)
     except LookupError:
-        raise StepError(f"{what} is not there; its job must leave it in result.json") from None
+        raise StepError(
+            f"{what} is not there; its job must leave it in result.json, and its log says where that cannot be read"
+        ) from None
     if not isinstance(items, list):
         raise StepError(f"{what} is {_short(items)}, and no list")
     if len(items) > MOST_BRANCHES:

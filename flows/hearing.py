@@ -58,17 +58,20 @@ class Hearing:
 
     async def _look(self) -> None:
         """Find what no event told of: runs that are cancelled, and runs that are gone."""
+        is_blind = False
         async with get_client() as client:
             while True:
+                hears = self._events.connected.is_set() and not is_blind
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK if self._events.connected.is_set() else _LOOK_WITHOUT_EVENTS):
+                    async with asyncio.timeout(_LOOK if hears else _LOOK_WITHOUT_EVENTS):
                         await self._events.broke.wait()
                 self._events.broke.clear()
-                listed = list(self._bells)
+                listed, is_blind = list(self._bells), False
                 for start in range(0, len(listed), _MOST):
                     try:
                         await self._look_for(client, listed[start : start + _MOST])
                     except Exception as error:
+                        is_blind = True
                         logger.debug("Prefect's API could not be asked for cancelled runs: %r", error)
 
     async def _look_for(self, client: PrefectClient, listed: list[UUID]) -> None:

@@ -8,6 +8,7 @@ import logging
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect_jobs.blocks.engine import Container, Tell
 from prefect_jobs.blocks.files import Folder, Left, Staged
@@ -34,6 +35,8 @@ RESULT_BYTES = 128 * 1024
 AMBIENT = ObjectStore(url="file:///")
 _MOST_NAMED = 20
 _STEPS_AT_ONCE = 8
+_DEEPEST = 100
+_TOO_DEEP = f"it is nested more than {_DEEPEST} levels deep"
 _OWN, _STEP = f"{STORE}://", f"{STEP}://"
 
 
@@ -225,11 +228,19 @@ class Staging:
             tell(f"{RESULT} is no result: it has {size:,} bytes, and at most {RESULT_BYTES:,} are taken")
             return outcome
         try:
-            text = self._mask(path.read_text(encoding="utf-8"))
-            return outcome.model_copy(update={"result": json.loads(text, parse_constant=_refuse)})
+            result = json.loads(self._mask(path.read_text(encoding="utf-8")), parse_constant=_refuse)
+            # An escape may stand for what is no character, which neither an API nor a database takes.
+            json.dumps(result, ensure_ascii=False).encode()
         except ValueError as error:
             tell(f"{RESULT} is no result: it is not JSON: {error}")
             return outcome
+        except RecursionError:
+            tell(f"{RESULT} is no result: {_TOO_DEEP}")
+            return outcome
+        if _is_deeper(result, _DEEPEST):
+            tell(f"{RESULT} is no result: {_TOO_DEEP}")
+            return outcome
+        return outcome.model_copy(update={"result": result})
 
     # -- the complete log
 
@@ -251,6 +262,17 @@ def _move(source: Path, target: Path) -> None:
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether a JSON value has more levels of lists and objects."""
+    level = [value]
+    for _ in range(most + 1):
+        inner = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level = [item for each in inner if isinstance(each, list) for item in each]
+        if not level:
+            return False
+    return True
 
 
 def _refuse(constant: str) -> None:

@@ -48,7 +48,7 @@ def best_of(results: Iterable[tuple[int, Any]], key: str, mode: Mode) -> Choice 
 def what_is_wrong(result: Any, key: str) -> str:
     """Why a result has no number at a key, for a person."""
     if result is None:
-        return "left no result.json"
+        return "left no result: no result.json, or none that could be read; its log says why"
     try:
         value = part_of(result, key)
     except LookupError:

@@ -80,7 +80,7 @@ async def test_the_final_step_has_the_best_parameters_all_results_and_all_output
     warnings = [words for words in await there.said() if words.startswith("final: run")]
     assert warnings[:2] == [
         "final: run 2 of fit has no 'scores.test' in its result.json",
-        "final: run 3 of fit left no result.json",
+        "final: run 3 of fit left no result: no result.json, or none that could be read; its log says why",
     ]
     assert any(
         f"the best of fit is {there.run.name}-fit-1 (kind=svc, n=3): scores.test = 10" in w for w in await there.said()
@@ -92,7 +92,8 @@ async def test_without_any_metric_the_step_fails_and_says_what_is_there(run: Run
     assert there.state == "Failed"
     assert there.message == (
         "step 'final': select: no run of step 'fit' has a number at 'scores.test': "
-        "run 0 has no 'scores.test' in its result.json; run 1 left no result.json; "
+        "run 0 has no 'scores.test' in its result.json; "
+        "run 1 left no result: no result.json, or none that could be read; its log says why; "
         "run 2 has no 'scores.test' in its result.json; and 1 more"
     )
 

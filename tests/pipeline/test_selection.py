@@ -37,7 +37,7 @@ def test_a_result_without_the_key_has_no_number(result: Any) -> None:
 
 
 def test_what_is_wrong_is_said() -> None:
-    assert what_is_wrong(None, "a") == "left no result.json"
+    assert what_is_wrong(None, "a") == "left no result: no result.json, or none that could be read; its log says why"
     assert what_is_wrong({"b": 1}, "a") == "has no 'a' in its result.json"
     assert what_is_wrong({"a": "much"}, "a") == "has a = 'much' in its result.json, which is no number"
     assert what_is_wrong({"a": 10**400}, "a").endswith(" in its result.json, which is too large a number")

@@ -43,6 +43,15 @@ async def test_a_result_needs_no_store(sh: Sh) -> None:
     [
         ("echo '{' > {}", "it is not JSON"),
         ("echo NaN > {}", "it is not JSON: NaN is no JSON"),
+        ("""printf '{"v": 1, "\\\\ud800": 1}' > {}""", "it is not JSON: 'utf-8' codec can't encode"),
+        (
+            "for i in $(seq 20000); do printf '['; done > {}; for i in $(seq 20000); do printf ']'; done >> {}",
+            "it is nested more than 100 levels deep",
+        ),
+        (
+            "(for i in $(seq 101); do printf '['; done; printf 1; for i in $(seq 101); do printf ']'; done) > {}",
+            "it is nested more than 100 levels deep",
+        ),
         ("head -c 200000 /dev/zero | tr '\\0' 1 > {}", "it has 200,000 bytes, and at most 131,072 are taken"),
     ],
 )
