@@ -141,17 +141,22 @@ async def _see_to_pipeline(
                 break
             # Its worker waits for the API as this does, and has the same time anew.
         tell("Nobody carries it out: its worker is gone or does not answer")
-    going = [child.id async for child in children_of(client, flow_run.id, going=True)]
-    tell(f"{flow_run.name}: {len(going)} runs of its steps go on" + ("; cancelling them" if going else ""))
-    await asyncio.gather(*(_cancel_child(client, child, flow_run, tell, force=force) for child in going))
+    count = await _cancel_going(client, flow_run, tell, force=force)
     if is_final:
         return flow_run
-    how = f"ended from {socket.gethostname()}, for its worker did not answer; {len(going)} runs of it were cancelled"
+    how = f"ended from {socket.gethostname()}, for its worker did not answer; {count} runs of it were cancelled"
     ended = await end(client, flow_run, cancelled_message(flow_run.state, how))
     # What was on its way meanwhile.
-    late = [child.id async for child in children_of(client, flow_run.id, going=True)]
-    await asyncio.gather(*(_cancel_child(client, child, flow_run, tell, force=force) for child in late))
+    await _cancel_going(client, flow_run, tell, force=force)
     return ended
+
+
+async def _cancel_going(client: PrefectClient, pipeline: FlowRun, tell: Callable[[str], None], *, force: bool) -> int:
+    """Cancel the runs of a pipeline's steps that go on; how many there were."""
+    going = [child.id async for child in children_of(client, pipeline.id, going=True)]
+    tell(f"{pipeline.name}: {len(going)} runs of its steps go on" + ("; cancelling them" if going else ""))
+    await asyncio.gather(*(_cancel_child(client, child, pipeline, tell, force=force) for child in going))
+    return len(going)
 
 
 async def _cancel_child(

@@ -83,10 +83,9 @@ class Staging:
         ]
 
     def _source(self, uri: str) -> str:
-        for scheme in (_OWN, _STEP):
-            if uri.startswith(scheme):
-                return self._store.uri(uri.removeprefix(scheme).partition("#")[0])
-        return uri
+        if uri.startswith(_STEP):
+            return self._store.uri(uri.removeprefix(_STEP).partition("#")[0])
+        return self._store.uri(uri.removeprefix(_OWN)) if uri.startswith(_OWN) else uri
 
     async def stage(self, spool: Path, tell: Tell, *, begins: bool) -> Staged:
         """What the container is to find in its folders when it starts.
