@@ -6,6 +6,8 @@ UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/uv/bin/uv)
 STAMP := $(VENV)/.synced
 # For what the tests call by name.
 export PATH := $(PATH):$(abspath $(dir $(UV)))
+# Hundreds of processes are started: none compiles what another one has.
+unexport PYTHONDONTWRITEBYTECODE
 TESTS ?=
 # Most tests wait more than they work.
 PROCESSES ?= 4
@@ -73,7 +75,7 @@ clean:
 
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) --allow-existing $(VENV)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet $(if $(CI),--compile-bytecode) --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

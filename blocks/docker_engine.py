@@ -7,24 +7,21 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import aiodocker
 
-from prefect_jobs.blocks import docker_files, docker_logs, docker_secrets
+from prefect_jobs.blocks import docker_files, docker_secrets
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
-from prefect_jobs.blocks.docker_client import AWAY, carried_out, delays, insist, is_away, request, unavailable
-from prefect_jobs.blocks.docker_connection import MINE, Connection, Heard, Watch, shared_connection
-from prefect_jobs.blocks.docker_end import ended, lost, moment, settled
+from prefect_jobs.blocks.docker_client import AWAY, carried_out, delays, insist, is_away, unavailable
+from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
+from prefect_jobs.blocks.docker_container import DockerContainer
+from prefect_jobs.blocks.docker_end import moment
 from prefect_jobs.blocks.docker_images import Images
-from prefect_jobs.blocks.docker_usage import Usage
-from prefect_jobs.blocks.engine import Container, Engine, Found, LogLine, Tell, kept_until, may_start
-from prefect_jobs.blocks.files import NOTHING_STAGED, Folder, Left, Staged
+from prefect_jobs.blocks.engine import Container, Engine, Found, Tell, kept_until, may_start
+from prefect_jobs.blocks.files import NOTHING_STAGED, Staged
 from prefect_jobs.errors import InfrastructureError
-from prefect_jobs.outcome import Outcome
 from prefect_jobs.spec import ContainerSpec, Identity, PullPolicy
 
 if TYPE_CHECKING:
@@ -35,6 +32,14 @@ _VOLUME_MARK = "prefect-jobs/volume"
 _CREATOR_SECONDS = 5.0
 # As a shell says that a command cannot be run, or is not there.
 _NO_COMMAND = (126, 127)
+
+
+class _Created(NamedTuple):
+    """A container that is there, perhaps not started."""
+
+    container: aiodocker.containers.DockerContainer
+    asked: float | None
+    """When this launch asked for it, by the loop's clock; None where somebody else had made it."""
 
 
 @asynccontextmanager
@@ -69,8 +74,8 @@ class DockerEngine(Engine):
         assert spec.image is not None
         async for _ in delays():
             try:
-                container = await self._create(spec, identity, secrets, tell)
-                await self._start(container, spec, identity, secrets, staged)
+                container, made = await self._create(spec, identity, secrets, tell)
+                await self._start(container, made, spec, identity, secrets, staged)
                 break
             except AWAY as error:
                 tell(f"The Docker engine does not answer, trying again: {error!r}")
@@ -87,26 +92,36 @@ class DockerEngine(Engine):
 
     async def _create(
         self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
-    ) -> aiodocker.containers.DockerContainer:
+    ) -> _Created:
         """The container by its name: made now, or there already."""
         assert spec.image is not None
-        name = identity.container_name
-        if there := await self._find(name):
-            await _left_to_its_creator(there)
-            return there
-        await self.images.provide(spec.image, spec.pull_policy, tell)
+        name, always = identity.container_name, spec.pull_policy == "Always"
+        if always:
+            if there := await self._there(name):
+                return there
+            await self.images.provide(spec.image, spec.pull_policy, tell)
         for mount in spec.mounts:
             if not mount.is_host_folder:
                 await self._claim_volume(mount.source)
-        await may_start()
+        body = create_body(self.block, spec, identity, secrets)
         try:
-            body = create_body(self.block, spec, identity, secrets)
-            return await carried_out(self.client.containers.create(body, name=name))
+            return await self._made(name, body)
+        except aiodocker.DockerError as error:
+            # Most images are there: one that is not is looked after when the engine misses it.
+            if always or error.status not in (400, 404):
+                raise
+            await self.images.provide(spec.image, spec.pull_policy, tell)
+        return await self._made(name, body)
+
+    async def _made(self, name: str, body: dict[str, Any]) -> _Created:
+        await may_start()
+        asked = asyncio.get_running_loop().time()
+        try:
+            return _Created(await carried_out(self.client.containers.create(body, name=name)), asked)
         except aiodocker.DockerError as error:
             if error.status != 409:
                 raise
-            if there := await self._find(name):
-                await _left_to_its_creator(there)
+            if there := await self._there(name):
                 return there
             raise aiodocker.DockerError(503, error.message) from error  # It was removed meanwhile: once more.
 
@@ -123,17 +138,21 @@ class DockerEngine(Engine):
     async def _start(
         self,
         container: aiodocker.containers.DockerContainer,
+        made: float | None,
         spec: ContainerSpec,
         identity: Identity,
         secrets: Mapping[str, str],
         staged: Staged,
     ) -> None:
-        """Start the container if it never was: the engine starts what has ended as gladly as what is new."""
-        if not _is_new(await container.show()):
+        """Start the container if it never was: the engine starts what has ended as gladly as what is new.
+
+        ``made`` is when this launch asked for it, by the loop's clock; None where it was there.
+        """
+        if not await _is_to_start(container, made):
             return
         await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
         await docker_files.put(self.client, container.id, staged)
-        if not _is_new(await container.show()):
+        if not await _is_to_start(container, made):
             return
         files = spec.secret_contents(secrets)
         assert spec.image is not None
@@ -149,13 +168,16 @@ class DockerEngine(Engine):
                 raise aiodocker.DockerError(400, error.message) from error
             raise
 
-    async def _find(self, name: str) -> aiodocker.containers.DockerContainer | None:
+    async def _there(self, name: str) -> _Created | None:
+        """The container that somebody else has made, once its maker has had time to start it."""
         try:
-            return await self.client.containers.get(name)
+            container = await self.client.containers.get(name)
         except aiodocker.DockerError as error:
             if error.status == 404:
                 return None
             raise
+        await _left_to_its_creator(container)
+        return _Created(container, None)
 
     def container(self, identity: Identity) -> Container:
         """The attempt's container by its name."""
@@ -216,96 +238,16 @@ class DockerEngine(Engine):
         await volume.delete()
 
 
-class DockerContainer(Container):
-    """One container of a Docker engine."""
-
-    def __init__(self, connection: Connection, container_id: str, identity: Identity) -> None:
-        self.connection = connection
-        self.id = container_id
-        self.identity = identity
-        self.handle = connection.client.containers.container(container_id)
-        self._told_to_stop = False
-        # Known from all waits together: whoever stops it waits for it twice.
-        self._usage = Usage()
-        self._heard = Heard()
-
-    @property
-    def told_to_stop(self) -> bool:
-        """Whether this process stopped it."""
-        return self._told_to_stop
-
-    @property
-    def place(self) -> str:
-        """The container's name."""
-        return f"the container {self.identity.container_name} of the Docker engine"
-
-    def logs(self, after: datetime | None = None) -> AsyncIterator[LogLine]:
-        """The engine's log of the container."""
-        return docker_logs.lines(self.connection.client, self.id, after)
-
-    async def wait(self) -> Outcome:
-        """Wait for the engine's event, then ask it how the container ended."""
-        async with self.connection.watch(self.id, self._heard) as watch:
-            with self.connection.meter.measured(self.id, self._usage):
-                return await self._end(watch)
-
-    async def _end(self, watch: Watch) -> Outcome:
-        while True:
-            await watch.may_have_ended.wait()
-            watch.may_have_ended.clear()
-            try:
-                found = await insist(self.handle.show, "look at a container")
-            except aiodocker.DockerError as error:
-                if error.status != 404:
-                    raise
-                return lost(self.identity.attempt)
-            state = found["State"]
-            if state["Status"] in ("exited", "dead") or (state["Status"] == "created" and state["ExitCode"] != 0):
-                if not self.told_to_stop:
-                    await settled(found, self._heard)
-                return ended(self.identity.attempt, found, watch, self._usage, told_to_stop=self.told_to_stop)
-
-    async def age(self) -> float:
-        """By the engine's own clock, which may be that of another machine."""
-        try:
-            state = (await insist(self.handle.show, "look at a container"))["State"]
-        except aiodocker.DockerError as error:
-            if error.status == 404:
-                return 0.0
-            raise
-        info = await insist(self.connection.client.system.info, "tell its time")
-        begun, now = moment(state["StartedAt"]), moment(info["SystemTime"])
-        return 0.0 if begun is None or now is None else max(0.0, (now - begun).total_seconds())
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Let the engine stop it; 304 and 404 say that it does not run any more."""
-        before, self._told_to_stop = self._told_to_stop, True
-        with contextlib.suppress(aiodocker.DockerError):
-            ran = await insist(lambda: self._stop(max(1, round(grace_seconds))), "stop a container")
-            self._told_to_stop = before or ran
-
-    async def _stop(self, seconds: int) -> bool:
-        """Whether it ran until now."""
-        path = f"containers/{self.id}/stop"
-        async with request(self.connection.client, "POST", path, params={"t": str(seconds)}) as response:
-            return response.status != 304
-
-    async def left(self, folder: Folder, spool: Path, only: str | None = None) -> Left:
-        """Copied out of the container through the engine's API."""
-        return await docker_files.fetch(self.connection.client, self.id, folder, only, spool)
-
-    async def remove(self) -> None:
-        """Remove the container with its anonymous volumes."""
-        try:
-            await insist(lambda: self.handle.delete(force=True, v=True), "remove a container")
-        except aiodocker.DockerError as error:
-            if error.status not in (404, 409):  # gone, or being removed
-                raise
-
-
 def _is_new(found: dict[str, Any]) -> bool:
     """Whether a container was made and never started; with one of a shell's codes its command cannot be run."""
     return bool(found["State"]["Status"] == "created" and found["State"]["ExitCode"] not in _NO_COMMAND)
+
+
+async def _is_to_start(container: aiodocker.containers.DockerContainer, made: float | None) -> bool:
+    """Whether nobody has started a container; its maker need not ask as long as everybody else leaves it alone."""
+    if made is not None and asyncio.get_running_loop().time() - made < _CREATOR_SECONDS:
+        return True
+    return _is_new(await container.show())
 
 
 async def _left_to_its_creator(container: aiodocker.containers.DockerContainer) -> None:

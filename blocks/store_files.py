@@ -334,6 +334,8 @@ def local(what: str, path: Path) -> Iterator[None]:
 
 def _local_words(what: str, path: Path, error: OSError) -> str:
     said = f"could not {what} {str(path)!r} on this machine: {error.strerror or error}"
+    if isinstance(error, FileExistsError | IsADirectoryError | NotADirectoryError):
+        return f"{said}; a folder is where a file was expected, or a file where a folder was: choose another place"
     with suppress(OSError):
         folder = next(folder for folder in (path, *path.parents) if folder.exists())
         said += f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free)"

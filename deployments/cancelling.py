@@ -19,6 +19,8 @@ from prefect.states import Cancelled, Cancelling
 
 from prefect_jobs.deployments.printing import nothing
 from prefect_jobs.deployments.watch import follow, read_run
+from prefect_jobs.deployments.worker_lease import read_leases
+from prefect_jobs.deployments.worker_owner import owner_now
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message
 from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_child, children_of, why_cancelled
@@ -129,17 +131,9 @@ async def _see_to_pipeline(
     is_final = flow_run.state is not None and flow_run.state.is_final()
     if not is_final and not force:
         tell(f"Cancelling {flow_run.name}; its worker is given {CHILDREN_SECONDS:g} s to cancel the runs of its steps")
-        for _ in range(_LOOKS):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHILDREN_SECONDS):
-                    await follow(client, flow_run, on_state=nothing, on_log=nothing)
-            asked = time.monotonic()
-            flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
-            if flow_run.state is None or flow_run.state.is_final():
-                return flow_run
-            if time.monotonic() - asked < _SLOW_SECONDS:
-                break
-            # Its worker waits for the API as this does, and has the same time anew.
+        flow_run = await _ended_by_its_worker(client, flow_run, tell)
+        if flow_run.state is None or flow_run.state.is_final():
+            return flow_run
         tell("Nobody carries it out: its worker is gone or does not answer")
     count = await _cancel_going(client, flow_run, tell, force=force)
     if is_final:
@@ -149,6 +143,34 @@ async def _see_to_pipeline(
     # What was on its way meanwhile.
     await _cancel_going(client, flow_run, tell, force=force)
     return ended
+
+
+async def _ended_by_its_worker(client: PrefectClient, flow_run: FlowRun, tell: Callable[[str], None]) -> FlowRun:
+    """A pipeline's run as its worker ends it, or as it is when none does; one that is seen to live has all its time."""
+    looks, before = _LOOKS, await insist(partial(_sign_of_life, client, flow_run), "look for a worker")
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHILDREN_SECONDS):
+                await follow(client, flow_run, on_state=nothing, on_log=nothing)
+        asked = time.monotonic()
+        flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
+        if flow_run.state is None or flow_run.state.is_final():
+            return flow_run
+        after = await insist(partial(_sign_of_life, client, flow_run), "look for a worker")
+        if after is not None and after != before:
+            tell(f"Waiting for {flow_run.name}, whose worker is at work; with --force it is ended from here")
+        elif time.monotonic() - asked < _SLOW_SECONDS or looks <= 1:
+            return flow_run
+        else:  # Its worker waits for the API as this does, and has the same time anew.
+            looks -= 1
+        before = after
+
+
+async def _sign_of_life(client: PrefectClient, flow_run: FlowRun) -> tuple[str, int] | None:
+    """What changes as long as the worker that has a run lives; None where no worker of this project's has it."""
+    owner = await owner_now(client, flow_run)
+    lease = None if owner is None else (await read_leases(client)).get(owner.lease)
+    return None if owner is None or lease is None or lease.holder.heir else (owner.lease, lease.holder.renewed)
 
 
 async def _cancel_going(client: PrefectClient, pipeline: FlowRun, tell: Callable[[str], None], *, force: bool) -> int:

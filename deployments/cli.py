@@ -283,13 +283,15 @@ def outputs(
     run: RunName,
     /,
     *,
-    download: Annotated[Path | None, Parameter(help="A folder that gets them, each checked.")] = None,
+    download: Annotated[str | None, Parameter(help="A folder that gets them, each checked.")] = None,
     as_json: As = False,
 ) -> None:
     """Show what a run left in its store, or download it."""
     from prefect_jobs.deployments.outputs import outputs_of
 
-    uri, rows = _in_loop(outputs_of, run, download, print)
+    if download == "":
+        _fail("--download: expected the name of a folder, which may be '.', and found nothing")
+    uri, rows = _in_loop(outputs_of, run, download and Path(download), print)
     show_rows(rows, as_json, "It left nothing.")
     if not as_json:
         print(f"in {uri}" if download is None else f"{len(rows)} files are in {download}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +14,14 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from prefect_jobs.blocks.loading import load_infrastructure
 from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments.both_ways import both_ways
 from prefect_jobs.deployments.cancelling import ask, see_to_it
 from prefect_jobs.deployments.kinds import KINDS, is_ours, kind_of, template_of
 from prefect_jobs.deployments.printing import nothing, print_hint, print_log, print_state
 from prefect_jobs.deployments.watch import all_logs, follow, read_run
-from prefect_jobs.errors import NotFoundError, OverrideError
+from prefect_jobs.errors import MissingExtraError, NotFoundError, OverrideError
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes
 from prefect_jobs.flows.summary import table_of
@@ -27,7 +29,7 @@ from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.names import PIPELINE
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.parameters import read_texts, resolve
-from prefect_jobs.request import Request
+from prefect_jobs.request import Request, container_spec, shape
 
 
 class JobRun:
@@ -178,8 +180,9 @@ async def start_run(
     read by their type.
 
     Raises:
-        NotFoundError: there is no such job.
+        NotFoundError: there is no such job, or no infrastructure of that name.
         OverrideError: a parameter or an override is wrong; the message names it.
+        NotAllowedError: the infrastructure that it asks for does not allow the job.
     """
     async with get_client() as client:
         return await _start(client, await read_job(client, job), parameters, texts, run_name, run_tags)
@@ -235,6 +238,7 @@ async def _start(
     given = {**(parameters or {}), **read_texts(template.parameters, texts or {}, owner)}
     if isinstance(template, Job):
         request = Request.parse(template, given)
+        await _check_place(template, request)
         asked = {name: value for name, value in given.items() if name not in OVERRIDES} | request.overrides.as_form()
     elif overrides := sorted(given.keys() & set(OVERRIDES) - template.parameters.keys()):
         raise OverrideError(f"{owner} takes no override such as {overrides[0]!r}; its steps say what their jobs run")
@@ -250,6 +254,19 @@ async def _start(
             raise OverrideError(f"{owner}: {error.response.json().get('detail', error)}") from error
         raise
     return JobRun(flow_run)
+
+
+async def _check_place(job: Job, request: Request) -> None:
+    """Hold another shape, or another infrastructure, against the block before anything starts."""
+    overrides = request.overrides
+    if overrides.shape is None and overrides.infrastructure is None:
+        return
+    with suppress(MissingExtraError):  # The worker may have what is not installed here.
+        infrastructure = await load_infrastructure(overrides.infrastructure or job.infrastructure)
+        chosen = shape(job, overrides, infrastructure.shapes, infrastructure.label)
+        # Where an input leads is known where the run is looked after.
+        seen = {"shape": chosen, "inputs": {}}
+        infrastructure.check(container_spec(DeployedJob(template=job), request).model_copy(update=seen), job.name)
 
 
 async def read_job(client: PrefectClient, name: str) -> DeploymentResponse:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -23,11 +22,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Pending
 
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, clock, finish, read_leases
-from prefect_jobs.deployments.worker_machine import here, is_bound, is_here
+from prefect_jobs.deployments.worker_machine import is_bound, is_here
+from prefect_jobs.deployments.worker_owner import AGAIN, owner_now, said_owner, taken_by, taker
 from prefect_jobs.deployments.worker_places import keep_place
 
 T = TypeVar("T")
@@ -38,19 +37,6 @@ _PAGE = 200
 _AT_ONCE = 8
 _LOOK_ANYWAY = 60.0
 _OWNED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-_AGAIN = "Reattaching"
-_OWNER = re.compile(r"supervisor ([0-9a-f]{32})(?: on (\S+))?$")
-
-
-def owner_of(lease: str, worker: str = "") -> str:
-    """How a run says whose it is: by a lease, its machine, and the name of a worker for people."""
-    return f"worker {worker!r}, supervisor {lease} on {here()}" if worker else f"supervisor {lease}"
-
-
-def taken_by(lease: str, worker: str = "", *, again: bool = False) -> State[Any]:
-    """The state of a run that a supervisor has taken and not begun."""
-    words = f"taken by {owner_of(lease, worker)}"
-    return Pending(name=_AGAIN, message=words) if again else Pending(message=words)
 
 
 class Adoption:
@@ -129,11 +115,11 @@ class Adoption:
         alive = leases.keys() - dead - {lease.id}
         complete = True
         for flow_run in await runs_in(client, self._pool, _OWNED):
-            said = _said_owner(flow_run)
+            said = said_owner(flow_run)
             if self._mine(flow_run.id) or (said is not None and said.lease in alive):
                 continue
             try:
-                owner = await _owner(client, flow_run)
+                owner = await owner_now(client, flow_run)
                 if owner is not None and owner.lease not in alive and await self._is_in_sight(flow_run, owner.machine):
                     left.setdefault(owner.lease, []).append(flow_run)
             except httpx.TransportError:
@@ -199,8 +185,8 @@ class Adoption:
         state = flow_run.state
         if state is None or state.type not in _OWNED or self._mine(run_id):
             return False
-        taker = await _owner(client, flow_run)
-        if taker is None or taker.lease != owner or await had_ended(client, run_id, state):
+        owned = await owner_now(client, flow_run)
+        if owned is None or owned.lease != owner or await had_ended(client, run_id, state):
             return False
         if state.is_cancelling():
             self._finish_cancelled(flow_run, lease)
@@ -228,7 +214,7 @@ class Adoption:
             return False
         before = between[-1]
         # This one stood still when it was about to ask, was given up, and another took the run.
-        has_a_newer = any(taker.lease != owner for state in between if (taker := _taker(state)))
+        has_a_newer = any(took.lease != owner for state in between if (took := taker(state)))
         if not (has_a_newer or before.is_final() or before.is_cancelling()):
             return False
         await _put_back(client, run_id, before)
@@ -257,7 +243,7 @@ async def had_ended(client: PrefectClient, run_id: UUID, taken: State[Any]) -> b
 
     Prefect lets a run be taken from most ends, and tells only of one that was scheduled for when that was.
     """
-    if not taken.is_pending() or taken.name == _AGAIN or taken.state_details.scheduled_time is not None:
+    if not taken.is_pending() or taken.name == AGAIN or taken.state_details.scheduled_time is not None:
         return False
     states = sorted(await client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
     before = [state for state in states if state.id != taken.id]
@@ -271,18 +257,6 @@ async def _put_back(client: PrefectClient, run_id: UUID, before: State[Any]) -> 
     meant: State[Any] = State(type=before.type, name=before.name, message=before.message)
     meant.state_details.deployment_concurrency_lease_id = before.state_details.deployment_concurrency_lease_id
     await client.set_flow_run_state(run_id, meant, force=True)
-
-
-class _Owner(NamedTuple):
-    """Who took a run, and on which machine, where that is known."""
-
-    lease: str
-    machine: str | None
-
-
-def _read(words: str | None) -> _Owner | None:
-    found = _OWNER.search(words or "")
-    return _Owner(found[1], found[2]) if found else None
 
 
 async def _side_by_side(work: Callable[[FlowRun], Awaitable[T]], flow_runs: list[FlowRun]) -> list[T]:
@@ -300,28 +274,6 @@ async def _side_by_side(work: Callable[[FlowRun], Awaitable[T]], flow_runs: list
             raise each
         results.append(each)
     return results
-
-
-def _taker(state: State[Any]) -> _Owner | None:
-    """The supervisor that took a run by a state of it."""
-    return _read(state.message) if state.is_pending() else None
-
-
-def _said_owner(flow_run: FlowRun) -> _Owner | None:
-    """The supervisor that the run itself names: an earlier one, perhaps, while it is beginning."""
-    state = flow_run.state
-    return _read(state.message if state is not None and state.is_pending() else flow_run.infrastructure_pid)
-
-
-async def _owner(client: PrefectClient, flow_run: FlowRun) -> _Owner | None:
-    """The supervisor that took a run last; None where it was none of this project's."""
-    if flow_run.state is not None and flow_run.state.is_pending():
-        return _said_owner(flow_run)
-    states = await client.read_flow_run_states(flow_run.id)
-    for state in sorted(states, key=lambda state: state.timestamp, reverse=True):
-        if found := _taker(state):
-            return found
-    return None
 
 
 def _is_cancelled_since(flow_run: FlowRun, latest: datetime) -> bool:

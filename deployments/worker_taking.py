@@ -16,9 +16,10 @@ from prefect.events.schemas.events import Event
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.utilities.engine import propose_state
 
-from prefect_jobs.deployments.worker_adoption import had_ended, taken_by
+from prefect_jobs.deployments.worker_adoption import had_ended
 from prefect_jobs.deployments.worker_api import trouble
 from prefect_jobs.deployments.worker_due import ANSWER_SECONDS, MOST, Due, Wanted
+from prefect_jobs.deployments.worker_owner import taken_by
 from prefect_jobs.deployments.worker_supervisor import CLAIM_SECONDS, Supervisor, handed_back
 from prefect_jobs.errors import InfrastructureError
 from prefect_jobs.flows.events import Events

@@ -49,6 +49,15 @@ class Conductor:
         self._logger = logger
         self.steps = _fresh(pipeline)
 
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._pipeline.name
+
+    async def recall(self) -> int:
+        """Find what was started before; how many runs."""
+        return await self._children.recall()
+
     async def run(self) -> None:
         """Run all steps to their ends, and again after a failure; what goes on is cancelled where this stumbles."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import get_run_logger
@@ -39,22 +40,15 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
     assert context.flow_run is not None
     flow_run, logger = context.flow_run, cast("Logger", get_run_logger())
     try:
-        deployed = DeployedPipeline.parse(parameters.pop(PIPELINE, None), flow_run.deployment_version)
-        pipeline = deployed.template
-        given = {name: value for name, value in parameters.items() if value is not None}
-        values = resolve(pipeline.parameters, given, f"pipeline {pipeline.name!r}")
         async with (
             get_client() as client,
             hearing() as cancellations,
             cancellations.bell(flow_run.id) as bell,
             ends() as ended,
         ):
-            targets = await read_targets(client, pipeline.jobs)
-            check_wiring(pipeline, {name: target.job for name, target in targets.items()})
-            logger.info("Pipeline %s, version %s: %s", pipeline.name, deployed.version, ", ".join(pipeline.steps))
-            children = Children(client, flow_run, pipeline.name, targets, ended)
-            conductor = Conductor(client, flow_run, pipeline, values, targets, children, logger)
-            there = await children.recall()
+            conductor, version = await _conductor(client, flow_run, parameters, ended, logger)
+            logger.info("Pipeline %s, version %s: %s", conductor.name, version, ", ".join(conductor.steps))
+            there = await conductor.recall()
             if await is_cancelled(client, flow_run.id):
                 words = await conductor.cancel()
                 return Cancelled(message=f"cancelled before its steps were begun; {words}")
@@ -82,17 +76,30 @@ async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> Non
     """Cancel what a cancelled run has started and that nobody looks after, and run its steps with ``always``.
 
     Raises:
-        JobError: its template cannot be read, or its jobs are not there any more.
+        JobError: its template cannot be read, or its jobs are not there any more, or do not fit it.
     """
-    parameters = dict(flow_run.parameters)
-    pipeline = DeployedPipeline.parse(parameters.pop(PIPELINE, None), flow_run.deployment_version).template
-    given = {name: value for name, value in parameters.items() if value is not None}
+    logger = cast("Logger", flow_run_logger(flow_run))
+    conductor, _ = await _conductor(client, flow_run, flow_run.parameters, ended, logger)
+    await conductor.recall()
+    await conductor.cancel()
+
+
+async def _conductor(
+    client: PrefectClient, flow_run: FlowRun, parameters: Mapping[str, Any], ended: Ends, logger: Logger
+) -> tuple[Conductor, str]:
+    """Who runs the steps of a pipeline's run with its parameters, and the version of the pipeline.
+
+    Raises:
+        JobError: its template cannot be read, or its jobs are not there any more, or do not fit it.
+    """
+    deployed = DeployedPipeline.parse(parameters.get(PIPELINE), flow_run.deployment_version)
+    pipeline = deployed.template
+    given = {name: value for name, value in parameters.items() if name != PIPELINE and value is not None}
     values = resolve(pipeline.parameters, given, f"pipeline {pipeline.name!r}")
     targets = await read_targets(client, pipeline.jobs)
+    check_wiring(pipeline, {name: target.job for name, target in targets.items()})
     children = Children(client, flow_run, pipeline.name, targets, ended)
-    await children.recall()
-    logger = cast("Logger", flow_run_logger(flow_run))
-    await Conductor(client, flow_run, pipeline, values, targets, children, logger).cancel()
+    return Conductor(client, flow_run, pipeline, values, targets, children, logger), deployed.version
 
 
 async def _state_now(client: PrefectClient, flow_run: FlowRun) -> State[Any] | None:

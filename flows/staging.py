@@ -179,7 +179,7 @@ class Staging:
         left = await container.left("output", spool / "output")
         files = await self._store.upload(sorted(left.files.items()), self.key("output"), tell, keep_others=True)
         for name, why in list(left.skipped.items())[:_MOST_NAMED]:
-            tell(f"Not kept: {name!r}, because {why}")
+            tell(f"Not kept: '{name}', because {why}")
         if self._job.checkpoint == "job":
             there = await container.left("checkpoint", spool / "left-checkpoint")
             await self._checkpoints.keep(there.files, self._manifest(outcome, [], there), tell)

@@ -107,7 +107,7 @@ async def orphans_of_pipelines(client: PrefectClient, older_than: Duration) -> l
             break
         offset += _PAGE
     parents = {parent for child in going if (parent := pipeline_of(child)) is not None}
-    gone = {parent for parent in parents if await _why_gone(client, parent, older_than) is not None}
+    gone = {parent for parent in parents if await _why_gone(client, parent, older_than, cleans_up=True) is not None}
     return [child for child in going if pipeline_of(child) in gone and child.state_type is not StateType.CANCELLING]
 
 
@@ -158,14 +158,19 @@ async def _is_over(client: PrefectClient, run_id: UUID) -> bool:
     return state is not None and state.is_final() and not state.is_crashed()
 
 
-async def _why_gone(client: PrefectClient, run_id: UUID, older_than: Duration) -> str | None:
-    """Why what a run left may go, or None while the run may still need it."""
+async def _why_gone(
+    client: PrefectClient, run_id: UUID, older_than: Duration, *, cleans_up: bool = False
+) -> str | None:
+    """Why what a run left may go, or None while the run may still need it.
+
+    One that ``cleans_up`` starts runs while it is Cancelling, and Prefect ends it where nobody does.
+    """
     try:
         flow_run = await run_now(client, run_id)
     except ObjectNotFound:
         return "Prefect does not know the run any more"
     state = flow_run.state
-    if state is None or not (state.is_final() or state.is_cancelling()):
+    if state is None or not (state.is_final() or (state.is_cancelling() and not cleans_up)):
         return None
     if datetime.now(UTC) - state.timestamp < timedelta(seconds=older_than.seconds):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from ran import Execute, Ran, ran
 
 from prefect_jobs import Job, JobRun, Reason
 from prefect_jobs.deployments.runs import read_job
+from prefect_jobs.errors import JobError
 
 Sh = Callable[..., Awaitable[Ran]]
 Deploy = Callable[..., Awaitable[Job]]
@@ -90,10 +92,17 @@ async def test_a_secret_that_is_not_there_is_named(sh: Sh) -> None:
         ({"shape": "no-such-shape"}, "shape 'no-such-shape': process defines small, medium, large"),
     ],
 )
-async def test_what_a_run_asks_for_in_vain_fails_it_before_anything_starts(
-    deploy: Deploy, start: Start, request_: dict[str, str], words: str
+async def test_what_a_run_asks_for_in_vain_is_refused_or_fails_it_before_anything_starts(
+    deploy: Deploy, execute: Execute, request_: dict[str, str], words: str
 ) -> None:
-    done = await start(await deploy(command=["true"]), **request_)
+    job = await deploy(command=["true"])
+    with pytest.raises(JobError, match=re.escape(words)):
+        await job.run(**request_)
+    # As from the UI, where nobody looks at the block.
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(f"job/{job.name}")
+        asked = await client.create_flow_run_from_deployment(deployment.id, parameters=request_)
+    done = await ran(execute, JobRun(asked))
     assert done.state.type is StateType.FAILED
     assert words in done.message
     assert done.run.attempts == []

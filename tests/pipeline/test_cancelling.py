@@ -15,12 +15,13 @@ from pipelines import There
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Crashed
+from prefect.states import Cancelling, Crashed
 from reach import until
 from servers import Server
-from workers import StartWorker
+from workers import StartWorker, workers_of
 
 from prefect_jobs import JobRun, Pipeline, apply
+from prefect_jobs.deployments import cancelling
 from prefect_jobs.deployments.sweeping import sweep_now
 from prefect_jobs.document import load_document
 
@@ -134,36 +135,47 @@ async def test_the_runs_of_a_pipeline_that_is_deleted_are_cancelled(start: Start
         await until(all_ended, 60, "the end of its runs")
 
 
-@pytest.mark.parametrize("how", ["crashed", "deleted"])
-async def test_a_sweep_cancels_the_runs_of_a_pipeline_that_is_gone(
-    server: Server, served: str, mark: str, how: str
-) -> None:
+async def test_a_sweep_cancels_the_runs_of_pipelines_that_are_gone(mark: str, pool: str) -> None:
+    # A sweep of all that is there would reach the pipelines of other tests.
+    server = Server(f"swept-{mark}")
+    await server.start()
+    try:
+        with server.used():
+            async with workers_of(pool, PREFECT_API_URL=server.url) as start_worker:
+                await start_worker()
+                await _swept(server, mark, pool)
+    finally:
+        await server.kill()
+
+
+async def _swept(server: Server, mark: str, pool: str) -> None:
     document = load_document(TEXT.replace("MARK", mark))
-    await apply(document.jobs, work_pool=served)
+    await apply(document.jobs, work_pool=pool)
     await document.pipelines[0].apply(work_pool=None)
-    run = await document.pipelines[0].run()
-    there = There(run)
-    process = await _execute(run, server)
-    await there.until(_are_up, "three runs at once", 90)
-    process.kill()
-    await process.wait()
-    lines, _ = await sweep_now(["process"], "0s", True)
-    assert not [line for line in lines if run.name in line]
-    many = [child.id for child in await there.of("many")]
+    crashed, deleted = [await document.pipelines[0].run() for _ in range(2)]
+    processes = [await _execute(run, server) for run in (crashed, deleted)]
+    for run in (crashed, deleted):
+        await There(run).until(_are_up, "three runs at once", 90)
+    for process in processes:
+        process.kill()
+        await process.wait()
+    many = [child.id for run in (crashed, deleted) for child in await There(run).of("many")]
     async with get_client() as client:
-        if how == "deleted":
-            await client.delete_flow_run(run.id)
-        else:
-            await client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+        await client.set_flow_run_state(crashed.id, Cancelling(message="who cleans up is at work"), force=True)
+        lines, _ = await sweep_now(["process"], "0s", True)
+        assert not [line for line in lines if crashed.name in line or deleted.name in line]
+        await client.delete_flow_run(deleted.id)
+        await client.set_flow_run_state(crashed.id, Crashed(message="its process is gone"), force=True)
     lines, _ = await sweep_now(["process"], "0s", True)
-    assert len([line for line in lines if f"{run.name}-many" in line and "would cancel" in line]) == 3
+    for run in (crashed, deleted):
+        assert len([line for line in lines if f"{run.name}-many" in line and "would cancel" in line]) == 3
     await sweep_now(["process"], "0s", False)
 
     async def all_ended() -> bool:
         async with get_client() as client:
             return {(await client.read_flow_run(child)).state_name for child in many} == {"Cancelled"}
 
-    await until(all_ended, 60, "the end of its runs")
+    await until(all_ended, 60, "the end of their runs")
 
 
 async def test_a_pipeline_whose_process_is_gone_is_ended_from_outside(server: Server, served: str, mark: str) -> None:
@@ -187,6 +199,39 @@ async def test_a_pipeline_whose_process_is_gone_is_ended_from_outside(server: Se
         return all(child.state_name == "Cancelled" for child in await there.of("many"))
 
     await until(all_ended, 60, "the end of its runs")
+
+
+async def test_who_cancels_waits_for_a_clean_up_as_long_as_its_worker_lives(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "CHILDREN_SECONDS", 7.0)
+    there = await start(TEXT.replace("{n: 1}", "{n: 12}"))
+    await there.until(_are_up, "three runs at once")
+    await there.run.cancel()
+    told: list[str] = []
+    await there.run.end(told.append)
+    assert there.state == "Cancelled"
+    assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+    assert f"Waiting for {there.run.name}, whose worker is at work; with --force it is ended from here" in told
+
+
+async def test_who_cancels_ends_a_pipeline_whose_worker_is_dead(
+    start_worker: StartWorker, pool: str, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "CHILDREN_SECONDS", 7.0)
+    document = load_document(TEXT.replace("MARK", mark))
+    worker = await start_worker()
+    await apply(document.jobs, document.pipelines, work_pool=pool)
+    there = There(await document.pipelines[0].run())
+    await there.until(_are_up, "three runs at once")
+    await worker.kill()
+    await there.run.cancel()
+    told: list[str] = []
+    async with asyncio.timeout(120):
+        await there.run.end(told.append)
+    assert there.state == "Cancelled"
+    assert "Nobody carries it out: its worker is gone or does not answer" in told
+    assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
 
 
 async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was_there(

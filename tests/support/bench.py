@@ -92,10 +92,10 @@ async def read(container: Container, **options: Any) -> list[LogLine]:
 
 async def first_line(container: Container) -> str:
     """The first line that a container writes, as soon as it does."""
-    async with asyncio.timeout(30):
-        async with aclosing(container.logs()) as lines:
-            async for line in lines:
-                return line.text
+    logs: Any = container.logs()
+    async with asyncio.timeout(30), aclosing(logs) as lines:
+        async for line in lines:
+            return str(line.text)
     raise AssertionError("the container ended without a line")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -85,6 +85,7 @@ async def behind_a_limit(place: Place) -> AsyncIterator[JobRun]:
     first = await place.start(LONG, concurrency=1)
     await first_line(first)
     async with get_client() as client:
+        assert first.flow_run.deployment_id is not None
         second = JobRun(await client.create_flow_run_from_deployment(first.flow_run.deployment_id))
     await in_state(second, "AwaitingConcurrencySlot")
     try:
@@ -315,7 +316,7 @@ def left_by(run_id: UUID) -> list[str]:
     return found + processes_of(run_id)
 
 
-async def measure(run: JobRun, cancel: Callable[[JobRun], Awaitable[None]], seconds: float = 90) -> Measured:
+async def measure(run: JobRun, cancel: Callable[[JobRun], Coroutine[Any, Any, None]], seconds: float = 90) -> Measured:
     """Cancel a run and watch what becomes of it, until its flow's process has ended too."""
     began = time.time()
     cancelling = asyncio.create_task(cancel(run))
@@ -336,7 +337,7 @@ async def measure(run: JobRun, cancel: Callable[[JobRun], Awaitable[None]], seco
     await run.refresh()
     async with get_client() as client:
         states = await client.read_flow_run_states(run.id)
-    known = min((each.timestamp.timestamp() for each in states if each.name.startswith("Cancel")), default=began)
+    known = min((each.timestamp.timestamp() for each in states if str(each.name).startswith("Cancel")), default=began)
     state = run.flow_run.state
     return Measured(
         (gone or float("inf")) - known,

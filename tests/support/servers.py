@@ -95,12 +95,10 @@ def _start_postgres(found: Path) -> int:
         user = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
         root().chmod(0o711)
         subprocess.run(["chown", "postgres:", folder], check=True)
-    subprocess.run(
-        [*user, found / "initdb", "--pgdata", folder / "data", "--username=tests", "--auth=trust", "--no-sync"],
-        check=True, stdout=subprocess.DEVNULL, cwd="/",
-    )  # fmt: skip
+    make = ("--pgdata", str(folder / "data"), "--username=tests", "--auth=trust", "--no-sync")
+    subprocess.run([*user, str(found / "initdb"), *make], check=True, stdout=subprocess.DEVNULL, cwd="/")
     options = ("-D", folder / "data", "-p", str(port), "-k", folder, "-c", "max_connections=300", "-c", "fsync=off")
     start_for_session("postgres", *user, found / "postgres", *options)
-    ready = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    ready = [str(found / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
     wait_until(lambda: subprocess.run(ready).returncode == 0, 60, "Postgres")
     return port

@@ -20,8 +20,9 @@ from prefect.states import Failed, Running
 from servers import Server
 
 from prefect_jobs import Job, JobRun
-from prefect_jobs.deployments.worker_adoption import Adoption, owner_of, taken_by
+from prefect_jobs.deployments.worker_adoption import Adoption
 from prefect_jobs.deployments.worker_lease import Lease, claim, read_leases
+from prefect_jobs.deployments.worker_owner import owner_of, taken_by
 
 Left = tuple[PrefectClient, JobRun, Lease]
 Happening = Callable[[], Awaitable[None]]

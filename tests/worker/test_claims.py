@@ -19,8 +19,8 @@ from servers import Server
 from workers import StartWorker
 
 from prefect_jobs import Job, JobRun
-from prefect_jobs.deployments.worker_adoption import taken_by
 from prefect_jobs.deployments.worker_due import Wanted
+from prefect_jobs.deployments.worker_owner import taken_by
 from prefect_jobs.deployments.worker_supervisor import OnStop, Supervisor
 from prefect_jobs.deployments.worker_taking import Taking
 
