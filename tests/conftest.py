@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent.parent
 
 
+# Of whoever starts the tests in the background, all that they start would heed no Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Set before Prefect is imported, and inherited by the workers of pytest-xdist.
 if "PREFECT_JOBS_TEST_ROOT" not in os.environ:
     root = tempfile.mkdtemp(prefix="prefect-jobs-tests-")
@@ -70,18 +74,27 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
 
 
+_REGISTER = """
+from prefect.blocks.system import Secret
+from prefect_jobs import Docker, ObjectStore, Process
+for block in (Secret, Docker, ObjectStore, Process):
+    block.register_type_and_schema()
+"""
+
+
 @pytest.fixture(scope="session")
 def prefect_api() -> str:
-    """The URL of the session's Prefect server."""
-    from servers import answers
+    """The URL of the session's Prefect server, on Postgres where that is installed: many write to it at once."""
+    from servers import Server, postgres_database
 
     url = os.environ["PREFECT_API_URL"]
     with once("server") as first:
         if first:
-            port = url.rpartition(":")[2].removesuffix("/api")
-            prefect = str(Path(sys.executable).with_name("prefect"))
-            start_for_session("server", prefect, "server", "start", "--host", "127.0.0.1", "--port", port)
-            wait_until(lambda: answers(url), 90, "the Prefect server")
+            server = Server("server", postgres_database("session"), url=url)
+            server.start_for_session()
+            (ROOT / "server-database").write_text(server.database)
+            # Of those who save the first block of a type at the same time, Prefect refuses all but one.
+            subprocess.run([sys.executable, "-c", _REGISTER], check=True)
     return url
 
 

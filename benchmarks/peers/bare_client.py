@@ -34,6 +34,8 @@ async def batch(docker: aiodocker.Docker, line: str, places: asyncio.Semaphore) 
 async def main() -> None:
     places = asyncio.Semaphore(int(sys.argv[1]))
     async with aiodocker.Docker() as docker, asyncio.TaskGroup() as batches:
+        # Each container that is waited for holds a connection, of which the client has a hundred by default.
+        docker.session.connector._limit = 0  # type: ignore[union-attr]
         while line := await asyncio.to_thread(sys.stdin.readline):
             batches.create_task(batch(docker, line, places))
 

@@ -16,6 +16,8 @@ from prefect_jobs.flows.sweep import sweep_all
 from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import Identity
 
+pytestmark = pytest.mark.usefixtures("sweeping_alone")
+
 
 @pytest.fixture(params=["process", "docker"])
 def infrastructure(request: pytest.FixtureRequest) -> str:

@@ -25,6 +25,8 @@ from prefect_jobs.quantities import Duration
 from prefect_jobs.spec import ContainerSpec, Identity
 from prefect_jobs.storage import Store
 
+pytestmark = pytest.mark.usefixtures("sweeping_alone")
+
 NOW = Duration(0)
 
 

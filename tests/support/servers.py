@@ -32,9 +32,11 @@ class Server:
     def __init__(self, name: str, database: str | None = None, *, url: str | None = None) -> None:
         self._name = name
         self.url = url or f"http://127.0.0.1:{free_port()}/api"
+        self.database = database or f"sqlite+aiosqlite:///{root()}/{name}.db"
+        """Its database's URL."""
         self.environment = {
             "PREFECT_API_URL": self.url,
-            "PREFECT_API_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{root()}/{name}.db",
+            "PREFECT_API_DATABASE_CONNECTION_URL": self.database,
         }
         self._process: asyncio.subprocess.Process | None = None
 

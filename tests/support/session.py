@@ -18,11 +18,18 @@ def root() -> Path:
 @contextmanager
 def once(name: str) -> Iterator[bool]:
     """Whether this is the first in the session to come here; the others wait until the first is done."""
-    with (root() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(name):
         done = root() / f"{name}.done"
         yield not done.exists()
         done.touch()
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Whoever else comes here waits until this is left."""
+    with (root() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def start_for_session(name: str, *command: str | Path, **environment: str) -> None:
