@@ -13,6 +13,7 @@ from uuid import UUID
 import aiodocker
 
 from prefect_jobs.blocks import docker_files, docker_secrets
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.blocks.docker_body import KEEP, create_body, folders
 from prefect_jobs.blocks.docker_client import AWAY, carried_out, delays, insist, is_away, unavailable
 from prefect_jobs.blocks.docker_connection import MINE, Connection, shared_connection
@@ -39,7 +40,7 @@ class _Created(NamedTuple):
 
     container: aiodocker.containers.DockerContainer
     asked: float | None
-    """When this launch asked for it, by the loop's clock; None where somebody else had made it."""
+    """When this launch asked for it, by `clock`; None where somebody else had made it."""
 
 
 @asynccontextmanager
@@ -74,8 +75,8 @@ class DockerEngine(Engine):
         assert spec.image is not None
         async for _ in delays():
             try:
-                container, made = await self._create(spec, identity, secrets, tell)
-                await self._start(container, made, spec, identity, secrets, staged)
+                created = await self._create(spec, identity, secrets, tell)
+                await self._start(created, spec, identity, secrets, staged)
                 break
             except AWAY as error:
                 tell(f"The Docker engine does not answer, trying again: {error!r}")
@@ -88,34 +89,39 @@ class DockerEngine(Engine):
                     ) from error
                 what = "does not answer" if is_away(error) else "failed to start the container"
                 tell(f"The Docker engine {what}, trying again: {error.message}")
-        return DockerContainer(self.connection, container.id, identity)
+        return DockerContainer(self.connection, created.container.id, identity)
 
     async def _create(
         self, spec: ContainerSpec, identity: Identity, secrets: Mapping[str, str], tell: Tell
     ) -> _Created:
         """The container by its name: made now, or there already."""
         assert spec.image is not None
-        name, always = identity.container_name, spec.pull_policy == "Always"
-        if always:
+        name, body = identity.container_name, create_body(self.block, spec, identity, secrets)
+        volumes = [mount.source for mount in spec.mounts if not mount.is_host_folder]
+        first = bool(volumes) or spec.pull_policy == "Always"
+        if first:
             if there := await self._there(name):
                 return there
             await self.images.provide(spec.image, spec.pull_policy, tell)
-        for mount in spec.mounts:
-            if not mount.is_host_folder:
-                await self._claim_volume(mount.source)
-        body = create_body(self.block, spec, identity, secrets)
+            for volume in volumes:
+                await self._claim_volume(volume)
         try:
             return await self._made(name, body)
         except aiodocker.DockerError as error:
-            # Most images are there: one that is not is looked after when the engine misses it.
-            if always or error.status not in (400, 404):
+            if error.status not in (400, 404):
                 raise
-            await self.images.provide(spec.image, spec.pull_policy, tell)
+            # It may be there although the engine refuses it now: its image or a folder may have gone since.
+            if there := await self._there(name):
+                return there
+            if first:
+                raise
+        # Most images are there: one that is not is looked after when the engine misses it.
+        await self.images.provide(spec.image, spec.pull_policy, tell)
         return await self._made(name, body)
 
     async def _made(self, name: str, body: dict[str, Any]) -> _Created:
         await may_start()
-        asked = asyncio.get_running_loop().time()
+        asked = clock()
         try:
             return _Created(await carried_out(self.client.containers.create(body, name=name)), asked)
         except aiodocker.DockerError as error:
@@ -137,22 +143,19 @@ class DockerEngine(Engine):
 
     async def _start(
         self,
-        container: aiodocker.containers.DockerContainer,
-        made: float | None,
+        created: _Created,
         spec: ContainerSpec,
         identity: Identity,
         secrets: Mapping[str, str],
         staged: Staged,
     ) -> None:
-        """Start the container if it never was: the engine starts what has ended as gladly as what is new.
-
-        ``made`` is when this launch asked for it, by the loop's clock; None where it was there.
-        """
-        if not await _is_to_start(container, made):
+        """Start the container if it never was: the engine starts what has ended as gladly as what is new."""
+        container = created.container
+        if not await _is_to_start(container, created.asked):
             return
         await container.put_archive("/", folders())  # type: ignore[no-untyped-call]
         await docker_files.put(self.client, container.id, staged)
-        if not await _is_to_start(container, made):
+        if not await _is_to_start(container, created.asked):
             return
         files = spec.secret_contents(secrets)
         assert spec.image is not None
@@ -243,9 +246,9 @@ def _is_new(found: dict[str, Any]) -> bool:
     return bool(found["State"]["Status"] == "created" and found["State"]["ExitCode"] not in _NO_COMMAND)
 
 
-async def _is_to_start(container: aiodocker.containers.DockerContainer, made: float | None) -> bool:
+async def _is_to_start(container: aiodocker.containers.DockerContainer, asked: float | None) -> bool:
     """Whether nobody has started a container; its maker need not ask as long as everybody else leaves it alone."""
-    if made is not None and asyncio.get_running_loop().time() - made < _CREATOR_SECONDS:
+    if asked is not None and clock() - asked < _CREATOR_SECONDS:
         return True
     return _is_new(await container.show())
 

@@ -19,8 +19,8 @@ from prefect.states import Cancelled, Cancelling
 
 from prefect_jobs.deployments.printing import nothing
 from prefect_jobs.deployments.watch import follow, read_run
-from prefect_jobs.deployments.worker_lease import read_leases
-from prefect_jobs.deployments.worker_owner import owner_now
+from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, read_leases
+from prefect_jobs.deployments.worker_owner import owner_now, said_owner
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.cancellation import NOTHING_LEFT, cancelled_message
 from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_child, children_of, why_cancelled
@@ -32,6 +32,8 @@ from prefect_jobs.names import PIPELINE
 _SUPERVISOR_SECONDS = 15.0
 # An API that takes so long to answer was away; how often a pipeline's worker is then given its time anew.
 _SLOW_SECONDS, _LOOKS = 5.0, 5
+# For how long a worker that lives is waited for; Prefect itself ends a run after minutes, unless it is told otherwise.
+_CLEAN_UP_SECONDS = 3600.0
 
 
 def by_whom(how: str) -> str:
@@ -148,6 +150,7 @@ async def _see_to_pipeline(
 async def _ended_by_its_worker(client: PrefectClient, flow_run: FlowRun, tell: Callable[[str], None]) -> FlowRun:
     """A pipeline's run as its worker ends it, or as it is when none does; one that is seen to live has all its time."""
     looks, before = _LOOKS, await insist(partial(_sign_of_life, client, flow_run), "look for a worker")
+    deadline = time.monotonic() + _CLEAN_UP_SECONDS
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHILDREN_SECONDS):
@@ -156,21 +159,28 @@ async def _ended_by_its_worker(client: PrefectClient, flow_run: FlowRun, tell: C
         flow_run = await insist(partial(read_run, client, flow_run.id), "read a run")
         if flow_run.state is None or flow_run.state.is_final():
             return flow_run
+        was_away = time.monotonic() - asked >= _SLOW_SECONDS
         after = await insist(partial(_sign_of_life, client, flow_run), "look for a worker")
-        if after is not None and after != before:
+        if after is not None and after == before:  # The API may have been away for both.
+            await asyncio.sleep(LEASE_SECONDS)
+            after = await insist(partial(_sign_of_life, client, flow_run), "look for a worker")
+        if after is not None and after != before and time.monotonic() < deadline:
             tell(f"Waiting for {flow_run.name}, whose worker is at work; with --force it is ended from here")
-        elif time.monotonic() - asked < _SLOW_SECONDS or looks <= 1:
-            return flow_run
+        elif not was_away or looks <= 1:
+            return await insist(partial(read_run, client, flow_run.id), "read a run")
         else:  # Its worker waits for the API as this does, and has the same time anew.
             looks -= 1
         before = after
 
 
 async def _sign_of_life(client: PrefectClient, flow_run: FlowRun) -> tuple[str, int] | None:
-    """What changes as long as the worker that has a run lives; None where no worker of this project's has it."""
-    owner = await owner_now(client, flow_run)
-    lease = None if owner is None else (await read_leases(client)).get(owner.lease)
-    return None if owner is None or lease is None or lease.holder.heir else (owner.lease, lease.holder.renewed)
+    """What changes as long as the worker lives that has a run; None where none of this project's has it."""
+    leases = await read_leases(client)
+    # Who ends the run of a dead worker says so by the run itself, and takes it no more.
+    for owner in (said_owner(flow_run), await owner_now(client, flow_run)):
+        if owner is not None and (lease := leases.get(owner.lease)) is not None and lease.holder.heir is None:
+            return owner.lease, lease.holder.renewed
+    return None
 
 
 async def _cancel_going(client: PrefectClient, pipeline: FlowRun, tell: Callable[[str], None], *, force: bool) -> int:

@@ -94,17 +94,21 @@ def _commands(folder: Path, requirements: Path) -> list[list[str]]:
 
 async def _call(command: list[str], folder: Path) -> None:
     """Run a command to its end; it does not outlive this call."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,  # The folder that the demo is called in may have settings of its own for uv.
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,  # The folder that the demo is called in may have settings of its own for uv.
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
     )
     try:
-        output, _ = await process.communicate()
+        output, _ = await (await asyncio.shield(starting)).communicate()
     finally:
+        # It may have begun its work, and started others, before this side knows of it.
+        process = await starting
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

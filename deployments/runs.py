@@ -182,6 +182,7 @@ async def start_run(
     Raises:
         NotFoundError: there is no such job, or no infrastructure of that name.
         OverrideError: a parameter or an override is wrong; the message names it.
+        TemplateError: there is no such type of infrastructure.
         NotAllowedError: the infrastructure that it asks for does not allow the job.
     """
     async with get_client() as client:
@@ -219,7 +220,7 @@ async def start(
     """Start a run of a job or a pipeline, as a person names it (see `read_template`).
 
     Raises:
-        NotFoundError, OverrideError: as `start_run`.
+        NotFoundError, OverrideError, TemplateError, NotAllowedError: as `start_run`.
     """
     async with get_client() as client:
         return await _start(client, await read_template(client, reference), parameters, texts, run_name, run_tags)
@@ -261,7 +262,8 @@ async def _check_place(job: Job, request: Request) -> None:
     overrides = request.overrides
     if overrides.shape is None and overrides.infrastructure is None:
         return
-    with suppress(MissingExtraError):  # The worker may have what is not installed here.
+    # The worker may have what is not installed here, and read what this user may not.
+    with suppress(MissingExtraError, PrefectHTTPStatusError):
         infrastructure = await load_infrastructure(overrides.infrastructure or job.infrastructure)
         chosen = shape(job, overrides, infrastructure.shapes, infrastructure.label)
         # Where an input leads is known where the run is looked after.

@@ -23,8 +23,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.deployments import worker_figures as figures
-from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, clock, finish, read_leases
+from prefect_jobs.deployments.worker_lease import LEASE_SECONDS, Lease, Seen, claim, finish, read_leases
 from prefect_jobs.deployments.worker_machine import is_bound, is_here
 from prefect_jobs.deployments.worker_owner import AGAIN, owner_now, said_owner, taken_by, taker
 from prefect_jobs.deployments.worker_places import keep_place
@@ -279,5 +280,5 @@ async def _side_by_side(work: Callable[[FlowRun], Awaitable[T]], flow_runs: list
 def _is_cancelled_since(flow_run: FlowRun, latest: datetime) -> bool:
     """Whether a run that nobody ever took, no worker of another type either, has been Cancelling for some time."""
     state = flow_run.state
-    is_anyones = flow_run.infrastructure_pid is not None
+    is_anyones = flow_run.infrastructure_pid is not None and said_owner(flow_run) is None
     return state is not None and state.is_cancelling() and state.timestamp < latest and not is_anyones

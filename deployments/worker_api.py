@@ -18,9 +18,9 @@ from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.blocks.patience import Patience
 from prefect_jobs.deployments import worker_figures as figures
-from prefect_jobs.deployments.worker_lease import clock
 
 T = TypeVar("T")
 logger = logging.getLogger("prefect_jobs.worker")

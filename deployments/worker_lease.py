@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.model import Model
 
 # A lease that nobody renewed for so long, while the API was there to renew it, is that of a dead supervisor.
@@ -206,11 +206,6 @@ async def _delete(client: PrefectClient, variable: UUID) -> None:
     except httpx.HTTPStatusError as error:
         if error.response.status_code != _NOT_FOUND:
             raise
-
-
-def clock() -> float:
-    """Seconds of a clock that goes on while the machine is suspended, as everybody else's does."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _started(pid: int) -> int | None:

@@ -93,7 +93,7 @@ class Runs:
 
     def finish(self, flow_run: FlowRun) -> None:
         """End what is left of a run that is Cancelling and that nobody looks after."""
-        self._do(flow_run.id, partial(self._finish, flow_run))
+        self._do(flow_run.id, partial(self._finish_anothers, flow_run))
 
     def held_until(self, moment: float) -> None:
         """Let the runs report until a moment of the lease's clock, in seconds."""
@@ -234,6 +234,13 @@ class Runs:
             await self._finish(flow_run)
             return
         figures.ENDED.labels(ended.name).inc()
+
+    async def _finish_anothers(self, flow_run: FlowRun) -> None:
+        # Whoever else looks for it finds that it is in hands.
+        with suppress(ObjectNotFound):
+            whose = partial(self._api.update_flow_run, flow_run.id, infrastructure_pid=self.owner)
+            await insist(whose, "say whose a run is")
+        await self._finish(flow_run)
 
     async def _finish(self, flow_run: FlowRun) -> None:
         try:

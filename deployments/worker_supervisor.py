@@ -21,10 +21,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_adoption import Adoption, runs_in
 from prefect_jobs.deployments.worker_api import is_busy, trouble
-from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost, clock
+from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost
 from prefect_jobs.deployments.worker_owner import owner_of, taken_by
 from prefect_jobs.deployments.worker_runs import Runs
 from prefect_jobs.flows.insisting import insist

@@ -78,7 +78,10 @@ class Taking:
 
     async def poll(self) -> list[FlowRun]:
         """Take what is due, as far as the limit allows; what is due soon is taken when its time has come."""
-        if not self._supervisor.lease.is_held or self._stopping:
+        if self._stopping:
+            return []
+        if not self._supervisor.lease.is_held:
+            self._wake.set()  # As soon as it is: the next regular poll may be far away.
             return []
         async with self._polling:
             room = self._room()
@@ -210,6 +213,7 @@ class Taking:
     async def _poll_when_woken(self) -> None:
         while True:
             await self._wake.wait()
+            await self._supervisor.held()
             self._wake.clear()
             await self.poll()
             await asyncio.sleep(_POLL_PAUSE)

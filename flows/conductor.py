@@ -19,6 +19,7 @@ from prefect_jobs.flows.records import outcomes_of
 from prefect_jobs.flows.steps import StepRun, run_ids
 from prefect_jobs.flows.summary import keep_summary
 from prefect_jobs.pipeline import Pipeline
+from prefect_jobs.wiring import check_wiring
 
 if TYPE_CHECKING:
     from prefect_jobs.flows.attempts import Logger
@@ -53,6 +54,14 @@ class Conductor:
     def name(self) -> str:
         """The pipeline's name."""
         return self._pipeline.name
+
+    def check(self) -> None:
+        """See that the jobs, which may have been changed since, still take what the steps give them.
+
+        Raises:
+            TemplateError: the message names step and key.
+        """
+        check_wiring(self._pipeline, {name: target.job for name, target in self._targets.items()})
 
     async def recall(self) -> int:
         """Find what was started before; how many runs."""

@@ -26,7 +26,6 @@ from prefect_jobs.flows.insisting import run_now
 from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.names import PIPELINE
 from prefect_jobs.parameters import resolve
-from prefect_jobs.wiring import check_wiring
 
 if TYPE_CHECKING:
     from prefect_jobs.flows.attempts import Logger
@@ -47,6 +46,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
             ends() as ended,
         ):
             conductor, version = await _conductor(client, flow_run, parameters, ended, logger)
+            conductor.check()
             logger.info("Pipeline %s, version %s: %s", conductor.name, version, ", ".join(conductor.steps))
             there = await conductor.recall()
             if await is_cancelled(client, flow_run.id):
@@ -76,7 +76,7 @@ async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> Non
     """Cancel what a cancelled run has started and that nobody looks after, and run its steps with ``always``.
 
     Raises:
-        JobError: its template cannot be read, or its jobs are not there any more, or do not fit it.
+        JobError: its template cannot be read, or its jobs are not there any more.
     """
     logger = cast("Logger", flow_run_logger(flow_run))
     conductor, _ = await _conductor(client, flow_run, flow_run.parameters, ended, logger)
@@ -90,14 +90,13 @@ async def _conductor(
     """Who runs the steps of a pipeline's run with its parameters, and the version of the pipeline.
 
     Raises:
-        JobError: its template cannot be read, or its jobs are not there any more, or do not fit it.
+        JobError: its template cannot be read, or its jobs are not there any more.
     """
     deployed = DeployedPipeline.parse(parameters.get(PIPELINE), flow_run.deployment_version)
     pipeline = deployed.template
     given = {name: value for name, value in parameters.items() if name != PIPELINE and value is not None}
     values = resolve(pipeline.parameters, given, f"pipeline {pipeline.name!r}")
     targets = await read_targets(client, pipeline.jobs)
-    check_wiring(pipeline, {name: target.job for name, target in targets.items()})
     children = Children(client, flow_run, pipeline.name, targets, ended)
     return Conductor(client, flow_run, pipeline, values, targets, children, logger), deployed.version
 

@@ -82,6 +82,11 @@ for block in (Secret, Docker, ObjectStore, Process):
 """
 
 
+def _register(server: Server) -> None:
+    """Of those who save the first block of a type at the same time, Prefect refuses all but one."""
+    subprocess.run([sys.executable, "-c", _REGISTER], check=True, env={**os.environ, **server.environment})
+
+
 @pytest.fixture(scope="session")
 def prefect_api() -> str:
     """The URL of the session's Prefect server, on Postgres where that is installed: many write to it at once."""
@@ -93,8 +98,7 @@ def prefect_api() -> str:
             server = Server("server", postgres_database("session"), url=url)
             server.start_for_session()
             (ROOT / "server-database").write_text(server.database)
-            # Of those who save the first block of a type at the same time, Prefect refuses all but one.
-            subprocess.run([sys.executable, "-c", _REGISTER], check=True)
+            _register(server)
     return url
 
 
@@ -133,6 +137,7 @@ def shared_server() -> Server:
         if first:
             server = Server("server-of-workers", postgres_database("workers"))
             server.start_for_session()
+            _register(server)
             known.write_text(server.url)
     return Server("server-of-workers", url=known.read_text())
 

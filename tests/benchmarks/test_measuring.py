@@ -19,6 +19,7 @@ import psutil
 import pytest
 from hosts import docker
 from needs import needs
+from session import root
 
 from benchmarks.bench import measure
 from benchmarks.measure import container_starts, cpu_seconds, memory
@@ -131,6 +132,13 @@ def left() -> set[str]:
     return {*containers, *folders}
 
 
+def started() -> set[int]:
+    """The processes that this one has started, but those of the whole session, such as its Postgres."""
+    shared = {int(file.read_text()) for file in root().glob("*.pid")}
+    mine = [each for each in psutil.Process().children() if each.pid not in shared]
+    return {each.pid for each in (*mine, *(child for each in mine for child in each.children(recursive=True)))}
+
+
 @pytest.fixture
 def nothing_left(busybox: str) -> Iterator[None]:
     """Postgres is there, and the test leaves neither containers nor folders nor processes."""
@@ -138,10 +146,10 @@ def nothing_left(busybox: str) -> Iterator[None]:
         postgres_program("initdb")
     except RuntimeError as error:
         needs(str(error))
-    before, processes = left(), {each.pid for each in psutil.Process().children(recursive=True)}
+    before, before_it = left(), started()
     yield
     assert left() <= before
-    assert {each.pid for each in psutil.Process().children(recursive=True)} <= processes
+    assert started() <= before_it
 
 
 @pytest.mark.usefixtures("nothing_left")

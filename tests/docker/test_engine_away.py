@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from bench import Bench, bench_on, first_line, read
+from hosts import docker
 from prefect_docker.host import DockerHost
 from proxy import Proxy, proxy_at
 
@@ -16,6 +18,7 @@ from prefect_jobs.blocks.docker import Docker
 from prefect_jobs.blocks.docker_body import create_body
 from prefect_jobs.errors import EngineUnavailable
 from prefect_jobs.outcome import Reason
+from prefect_jobs.spec import Mount
 
 
 @pytest.fixture
@@ -110,6 +113,29 @@ async def test_a_container_whose_maker_died_before_starting_it_is_started(
     client = bench.engine.client  # type: ignore[attr-defined]
     await client.containers.create(create_body(Docker(), spec, identity, {}), name=identity.container_name)
     assert (await bench.run(spec, identity)).texts == ["started"]
+
+
+@pytest.mark.parametrize("gone", ["image", "folder"])
+async def test_a_container_is_found_again_though_the_engine_would_not_make_it_any_more(
+    busybox: str, gone: str, tmp_path: Path
+) -> None:
+    image, folder = f"prefect-jobs-test/gone:{uuid4().hex[:8]}", tmp_path / "mounted"
+    folder.mkdir()
+    docker("tag", busybox, image)
+    async with bench_on(Docker(), image) as bench:
+        mount = Mount(source=str(folder), target="/mounted")
+        identity, spec = bench.identity(), bench.sh("echo up; sleep 60", pull_policy="Never", mounts=[mount])
+        first = await bench.launch(spec, identity)
+        await first_line(first)
+        if gone == "folder":
+            folder.rename(tmp_path / "elsewhere")
+        else:
+            docker("rmi", image)
+        again = await bench.launch(spec, identity)
+        assert again.id == first.id  # type: ignore[attr-defined]
+        assert await again.age() > 0
+    if gone == "folder":
+        docker("rmi", image)
 
 
 async def test_a_container_that_somebody_removed_is_lost(bench: Bench) -> None:

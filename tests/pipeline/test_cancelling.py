@@ -20,7 +20,7 @@ from reach import until
 from servers import Server
 from workers import StartWorker, workers_of
 
-from prefect_jobs import JobRun, Pipeline, apply
+from prefect_jobs import Job, JobRun, Pipeline, apply
 from prefect_jobs.deployments import cancelling
 from prefect_jobs.deployments.sweeping import sweep_now
 from prefect_jobs.document import load_document
@@ -235,18 +235,27 @@ async def test_who_cancels_ends_a_pipeline_whose_worker_is_dead(
 
 
 async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was_there(
-    start_worker: StartWorker, pool: str, mark: str
+    start_worker: StartWorker, pool: str, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = load_document(TEXT.replace("MARK", mark))
+    # By then the next worker is at the clean-up.
+    monkeypatch.setattr(cancelling, "CHILDREN_SECONDS", 25.0)
+    other = "  other-MARK: {command: ['true'], parameters: {n: {type: integer, default: 1}}}\npipelines:\n"
+    text = TEXT.replace("pipelines:\n", other).replace("{n: 1}}\n", "{n: 35}}\n")
+    text = text.replace("{job: sleep-MARK, needs: [many]}", "{job: other-MARK, needs: [many], parameters: {n: 2}}")
+    document = load_document(text.replace("MARK", mark))
     first = await start_worker()
     await apply(document.jobs, document.pipelines, work_pool=pool)
     there = There(await document.pipelines[0].run())
     await there.until(_are_up, "three runs at once")
+    # What does not fit any more keeps nobody from cleaning up.
+    await Job(name=f"other-{mark}", command=["true"]).apply(work_pool=pool)
     await first.kill()
     await there.run.cancel()
     assert there.state == "Cancelling"
     await start_worker()
-    await there.ended()
+    told: list[str] = []
+    await there.run.end(told.append)
     assert there.state == "Cancelled"
     assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
     assert [child.state_name for child in await there.of("clean")] == ["Completed"]
+    assert any("whose worker is at work" in line for line in told)

@@ -13,7 +13,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.utilities.engine import propose_state
 
 from prefect_jobs import JobRun
-from prefect_jobs.deployments.worker_lease import clock
+from prefect_jobs.blocks.clock import clock
 from prefect_jobs.deployments.worker_owner import owner_of, taken_by
 from prefect_jobs.deployments.worker_runs import Runs
 
