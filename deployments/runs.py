@@ -29,7 +29,7 @@ from prefect_jobs.job import OVERRIDES, Job
 from prefect_jobs.names import PIPELINE
 from prefect_jobs.outcome import Outcome
 from prefect_jobs.parameters import read_texts, resolve
-from prefect_jobs.request import Request, container_spec, shape
+from prefect_jobs.request import Request, container_spec, infrastructure_of, shape
 
 
 class JobRun:
@@ -264,7 +264,7 @@ async def _check_place(job: Job, request: Request) -> None:
         return
     # The worker may have what is not installed here, and read what this user may not.
     with suppress(MissingExtraError, PrefectHTTPStatusError):
-        infrastructure = await load_infrastructure(overrides.infrastructure or job.infrastructure)
+        infrastructure = await load_infrastructure(infrastructure_of(job, overrides))
         chosen = shape(job, overrides, infrastructure.shapes, infrastructure.label)
         # Where an input leads is known where the run is looked after.
         seen = {"shape": chosen, "inputs": {}}

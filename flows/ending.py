@@ -29,7 +29,7 @@ from prefect_jobs.flows.pipeline import clean_up
 from prefect_jobs.flows.secrets import read_secret
 from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.names import PIPELINE
-from prefect_jobs.request import Request, container_spec
+from prefect_jobs.request import Request, container_spec, infrastructure_of
 
 _ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
 logger = logging.getLogger("prefect_jobs.ending")
@@ -73,7 +73,7 @@ class Remains:
         deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
         self.job = deployed.template
         request = Request.parse(self.job, {name: value for name, value in parameters.items() if value is not None})
-        self.infrastructure = request.overrides.infrastructure or self.job.infrastructure
+        self.infrastructure = infrastructure_of(self.job, request.overrides)
         self._spec = container_spec(deployed, request)
         self._run_id = flow_run.id
         self._is_cancelled = says_cancelled(flow_run.state)

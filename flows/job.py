@@ -34,7 +34,7 @@ from prefect_jobs.flows.staging import AMBIENT
 from prefect_jobs.flows.states import says_cancelled
 from prefect_jobs.flows.supervise import tidy
 from prefect_jobs.job import OVERRIDES, PLACE
-from prefect_jobs.request import Request, container_spec, shape, total_timeout
+from prefect_jobs.request import Request, container_spec, infrastructure_of, shape, total_timeout
 from prefect_jobs.spec import ContainerSpec, Identity
 
 FLOW_NAME = "job"
@@ -50,7 +50,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         deployed = DeployedJob.parse(parameters.pop("job", None), flow_run.deployment_version)
         job = deployed.template
         request = Request.parse(job, {name: value for name, value in parameters.items() if value is not None})
-        where = request.overrides.infrastructure or job.infrastructure
+        where = infrastructure_of(job, request.overrides)
         infrastructure = await insist(partial(load_infrastructure, where), "read an infrastructure block")
         chosen = shape(job, request.overrides, infrastructure.shapes, infrastructure.label)
         spec = container_spec(deployed, request).model_copy(update={"shape": chosen})

@@ -36,7 +36,6 @@ AMBIENT = ObjectStore(url="file:///")
 _MOST_NAMED = 20
 _STEPS_AT_ONCE = 8
 _DEEPEST = 100
-_TOO_DEEP = f"it is nested more than {_DEEPEST} levels deep"
 _OWN, _STEP = f"{STORE}://", f"{STEP}://"
 
 
@@ -230,14 +229,13 @@ class Staging:
             result = json.loads(self._mask(path.read_text(encoding="utf-8")), parse_constant=_refuse)
             # An escape may stand for what is no character, which neither an API nor a database takes.
             json.dumps(result, ensure_ascii=False).encode()
+            if _is_deeper(result, _DEEPEST):
+                raise RecursionError
         except ValueError as error:
             tell(f"{RESULT} is no result: it is not JSON: {error}")
             return outcome
         except RecursionError:
-            tell(f"{RESULT} is no result: {_TOO_DEEP}")
-            return outcome
-        if _is_deeper(result, _DEEPEST):
-            tell(f"{RESULT} is no result: {_TOO_DEEP}")
+            tell(f"{RESULT} is no result: it is nested more than {_DEEPEST} levels deep")
             return outcome
         return outcome.model_copy(update={"result": result})
 

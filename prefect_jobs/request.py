@@ -121,6 +121,11 @@ def container_spec(deployed: DeployedJob, request: Request) -> ContainerSpec:
     )
 
 
+def infrastructure_of(job: Job, overrides: Overrides) -> str:
+    """The infrastructure of a run as jobs name it: the run's, or else the job's."""
+    return overrides.infrastructure or job.infrastructure
+
+
 def shape(job: Job, overrides: Overrides, shapes: dict[str, Shape], where: str) -> Shape:
     """The compute shape of a run: the job's, changed by the run's; names are looked up in ``shapes``.
 

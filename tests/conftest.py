@@ -74,19 +74,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
 
 
-_REGISTER = """
-from prefect.blocks.system import Secret
-from prefect_jobs import Docker, ObjectStore, Process
-for block in (Secret, Docker, ObjectStore, Process):
-    block.register_type_and_schema()
-"""
-
-
-def _register(server: Server) -> None:
-    """Of those who save the first block of a type at the same time, Prefect refuses all but one."""
-    subprocess.run([sys.executable, "-c", _REGISTER], check=True, env={**os.environ, **server.environment})
-
-
 @pytest.fixture(scope="session")
 def prefect_api() -> str:
     """The URL of the session's Prefect server, on Postgres where that is installed: many write to it at once."""
@@ -98,7 +85,6 @@ def prefect_api() -> str:
             server = Server("server", postgres_database("session"), url=url)
             server.start_for_session()
             (ROOT / "server-database").write_text(server.database)
-            _register(server)
     return url
 
 
@@ -137,7 +123,6 @@ def shared_server() -> Server:
         if first:
             server = Server("server-of-workers", postgres_database("workers"))
             server.start_for_session()
-            _register(server)
             known.write_text(server.url)
     return Server("server-of-workers", url=known.read_text())
 

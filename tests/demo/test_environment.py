@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from demos import runs
 from reach import until
 
 from prefect_jobs.deployments import demo_environment
@@ -70,10 +71,10 @@ async def test_an_interrupted_one_leaves_nothing_and_is_made_anew(
         with pytest.raises(asyncio.CancelledError):
             await making
     assert list((tmp_path / "cache").iterdir()) == []
-    status = Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    pid = int(pid_file.read_text())
 
     async def is_gone() -> bool:
-        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+        return not runs(pid)
 
     await until(is_gone, 10, "the end of the program")
     assert (await make_environment(requirements, tmp_path / "cache") / "bin/python").exists()

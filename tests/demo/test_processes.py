@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from pathlib import Path
 
 import pytest
+from demos import runs
 
 from prefect_jobs.deployments.demo_processes import Background, below, while_serving
 from prefect_jobs.errors import InfrastructureError
@@ -27,19 +27,12 @@ async def _below(background: Background, count: int) -> list[int]:
     return found
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 async def test_processes_in_sessions_of_their_own_end_too(tmp_path: Path) -> None:
     background = await _background(tmp_path, "setsid sh -c 'sleep 300; :' & setsid sleep 300 & wait")
     found = await _below(background, 3)
     await background.stop()
     assert background.process.returncode is not None
-    assert not [pid for pid in found if _runs(pid)]
+    assert not [pid for pid in found if runs(pid)]
 
 
 async def test_what_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path) -> None:
@@ -47,7 +40,7 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: P
     found = await _below(background, 2)
     async with asyncio.timeout(10):
         await background.stop(grace_seconds=0.3)
-        while any(map(_runs, found)):
+        while any(map(runs, found)):
             await asyncio.sleep(0.01)
     assert background.process.returncode == -9
 

@@ -27,8 +27,9 @@ async def greet(prefect_api: str, name: str) -> Job:
             "command": ["echo"],
             "parameters": {
                 "who": {"default": "world"},
-                "times": {"type": "integer", "default": 1},
+                # In the order in which every database gives them back.
                 "names": {"type": "list", "default": []},
+                "times": {"type": "integer", "default": 1},
             },
         }
     )

@@ -16,13 +16,13 @@ from prefect_jobs.job import OVERRIDES, PLACE
 
 @pytest.mark.parametrize("name", ["job", "wait_for", "return_state", "start_run", "parameters", "texts"])
 async def test_a_name_that_is_no_parameter_is_refused_by_name_from_python(greet: Job, name: str) -> None:
-    with pytest.raises(OverrideError, match=rf"has no parameter '{name}'; it has: who, (times, names|names, times)"):
+    with pytest.raises(OverrideError, match=rf"has no parameter '{name}'; it has: who, names, times"):
         await greet.run(**{name: 3})
 
 
 @pytest.mark.parametrize("name", ["job", "run_name", "run_tags", "wait_for"])
 async def test_a_name_that_is_no_parameter_is_refused_by_name_when_typed(greet: Job, name: str) -> None:
-    with pytest.raises(OverrideError, match=rf"has no parameter '{name}'; it has: who, (times, names|names, times)"):
+    with pytest.raises(OverrideError, match=rf"has no parameter '{name}'; it has: who, names, times"):
         await start_run(greet.name, texts={name: "q"})
 
 

@@ -53,3 +53,10 @@ class Demo:
                 self.process.kill()
                 raise AssertionError(f"{program} never ran; the demo said:\n{self.output()}")
             time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,13 @@ from ports import free_port
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from reach import BIN
 from session import once, root, start_for_session
+
+_REGISTER = """
+from prefect.blocks.system import Secret
+from prefect_jobs import Docker, ObjectStore, Process
+for block in (Secret, Docker, ObjectStore, Process):
+    block.register_type_and_schema()
+"""
 
 
 def answers(url: str) -> bool:
@@ -45,9 +53,13 @@ class Server:
         return (str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(urlsplit(self.url).port))
 
     def start_for_session(self) -> None:
-        """Start it until the end of the session."""
+        """Start it until the end of the session, with the types of blocks that tests save.
+
+        Of those who save the first block of a type at the same time, Prefect refuses all but one.
+        """
         start_for_session(self._name, *self._command, **self.environment)
         wait_until(lambda: answers(self.url), 120, "a Prefect server")
+        subprocess.run([sys.executable, "-c", _REGISTER], check=True, env={**os.environ, **self.environment})
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
