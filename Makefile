@@ -11,8 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 TESTS ?=
 # Most tests wait more than they work.
 PROCESSES ?= 4
-# Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and names it as rerun.
-RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 -rR)
+# Browsers, engines and servers of a busy machine stumble: CI gives a failed test a second try, and says why.
+RERUNS := $(if $(CI),--reruns 2 --reruns-delay 2 --rerun-show-tracebacks)
 
 .PHONY: demo test test-worker faults bench test-wheel check format lock wheel clean
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from enum import Enum
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -28,7 +29,8 @@ logger = logging.getLogger("prefect_jobs.worker")
 # Raised before anything was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _BUSY = (429, 503)
-_AWAY = (*_BUSY, 502, 504)
+_GATEWAY = (502, 504)
+_AWAY = (*_BUSY, *_GATEWAY)
 # What Prefect's server answers when its database was in the way: a state is told again, for so many seconds.
 _STUMBLED, _STUMBLES_SECONDS = 500, 60.0
 # Doing these twice would show: their senders ask whether the first time counted.
@@ -37,21 +39,28 @@ _OPENING_SECONDS = 60.0
 _PATIENCE = Patience("Prefect's API", lambda error: True, logger, first=0.5, longest=10.0)
 
 
+class Trouble(Enum):
+    """What can be wrong with Prefect's API, as it is said."""
+
+    AWAY = "does not answer"
+    BUSY = "is busy"
+    REFUSED = "refused"
+
+
+def kind_of_trouble(error: Exception) -> Trouble:
+    """What is wrong with Prefect's API."""
+    if not isinstance(error, httpx.HTTPStatusError) or error.response.status_code in _GATEWAY:
+        return Trouble.AWAY
+    return Trouble.BUSY if error.response.status_code in _BUSY else Trouble.REFUSED
+
+
 def trouble(error: Exception) -> str:
-    """What is wrong with Prefect's API, in a few words: it is busy, refused, or does not answer."""
+    """What is wrong with Prefect's API, in a few words, with its answer."""
+    kind = kind_of_trouble(error)
     if not isinstance(error, httpx.HTTPStatusError):
-        return f"Prefect's API does not answer ({error!r})"
-    response = error.response
-    answer = f"{response.status_code} {response.reason_phrase}".rstrip()
-    if is_busy(error):
-        return f"Prefect's API is busy (it answered {answer})"
-    away = response.status_code in _AWAY
-    return f"Prefect's API does not answer ({answer})" if away else f"Prefect's API refused (it answered {answer})"
-
-
-def is_busy(error: Exception) -> bool:
-    """Whether the API answered that it has too much to do."""
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY
+        return f"Prefect's API {kind.value} ({error!r})"
+    answer = f"{error.response.status_code} {error.response.reason_phrase}".rstrip()
+    return f"Prefect's API {kind.value} ({answer if kind is Trouble.AWAY else f'it answered {answer}'})"
 
 
 class Gate:

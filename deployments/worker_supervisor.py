@@ -24,7 +24,7 @@ from prefect.states import Cancelling, Scheduled
 from prefect_jobs.blocks.clock import clock
 from prefect_jobs.deployments import worker_figures as figures
 from prefect_jobs.deployments.worker_adoption import Adoption, runs_in
-from prefect_jobs.deployments.worker_api import is_busy, trouble
+from prefect_jobs.deployments.worker_api import Trouble, kind_of_trouble, trouble
 from prefect_jobs.deployments.worker_lease import BELIEVED_SECONDS, Lease, Lost
 from prefect_jobs.deployments.worker_owner import owner_of, taken_by
 from prefect_jobs.deployments.worker_runs import Runs
@@ -71,7 +71,8 @@ class Supervisor:
         self._renewed = asyncio.Event()
         self._some_ended = asyncio.Event()
         self._looking = asyncio.Lock()
-        self._away = False
+        self._troubles: set[Trouble] = set()
+        """What is wrong with the API, as far as it was said."""
         self._hinted = False
         self._held_since = clock()
         figures.LEASE_AGE.set_function(lambda: clock() - self._held_since)
@@ -284,15 +285,17 @@ class Supervisor:
         self._loop.call_soon_threadsafe(forget)
 
     def _say_away(self, error: Exception | None) -> None:
-        if error is not None and not self._away:
+        """Say what is wrong once, and again when it becomes another thing; and when it is over."""
+        if error is not None and (kind := kind_of_trouble(error)) not in self._troubles:
+            self._troubles.add(kind)
             logger.warning("%s: what runs goes on, and is reported later", trouble(error))
-            if is_busy(error) and not self._hinted:
+            if kind is Trouble.BUSY and not self._hinted:
                 self._hinted = True
                 logger.warning(
                     "Where the server keeps its data in SQLite, this load may be too much for it: give it Postgres "
                     "(PREFECT_API_DATABASE_CONNECTION_URL)"
                 )
-        elif error is None and self._away:
+        elif error is None and self._troubles:
+            self._troubles.clear()
             logger.info("Prefect's API answers again")
-        self._away = error is not None
-        figures.API_AWAY.set(self._away)
+        figures.API_AWAY.set(bool(self._troubles))

@@ -85,15 +85,16 @@ class Busy(ApiProxy):
 async def test_a_server_that_is_busy_is_said_to_be_so_and_the_hint_comes_once(pool: str, server: Server) -> None:
     relay = Busy(server.url)
     await relay.open()
+    busy = "Prefect's API is busy (it answered 503 Service Unavailable): what runs goes on, and is reported later"
     async with workers_of(pool, PREFECT_API_URL=relay.url) as start_worker:
         worker = await start_worker()
         for times in (1, 2):
+            # Away first: that it is busy is said although it was away already.
+            await relay.shut()
+            await until(partial(said_so_often, worker, "Prefect's API does not answer", times), 20, "it is away")
             relay.busy = True
-            relay.cut()
-            words = (
-                "Prefect's API is busy (it answered 503 Service Unavailable): what runs goes on, and is reported later"
-            )
-            await until(partial(said_so_often, worker, words, times), 20, words)
+            await relay.open()
+            await until(partial(said_so_often, worker, busy, times), 20, busy)
             relay.busy = False
             await until(partial(said_so_often, worker, "Prefect's API answers again", times), 20, "it answers again")
         assert worker.said.count("SQLite") == 1
