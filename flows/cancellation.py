@@ -12,7 +12,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,7 +49,8 @@ async def heeding_cancellation(
 ) -> AsyncIterator[Cancellation]:
     """End the block early when the run is cancelled; ``heard`` tells so. ``bell`` rings when it may be.
 
-    A worker beside this process, if there is one, has ``worker_seconds`` to act before.
+    A worker beside this process, if there is one, has ``worker_seconds`` to act before. From the end of the block on,
+    the process may be told to end, and the run still reports how it ended.
 
     Raises:
         TerminationSignal: the process was told to end (SIGTERM) and the run was not cancelled, as Prefect has it.
@@ -89,35 +90,28 @@ async def heeding_cancellation(
         heeding.cancel()
 
 
-def undisturbed() -> AbstractContextManager[None]:
-    """Go on to the end of the block, also where this process is told to end meanwhile."""
-    return _told_to_end(lambda: None)
-
-
 @contextmanager
 def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
     """Act between two steps of the event loop when this process is told to end.
 
     Prefect raises an exception in the middle of whatever is at work: where that is a task beside the flow's own, a
-    reader of lines for instance, that one ends, and the flow goes on as if nothing had been said.
+    reader of lines for instance, that one ends, and the flow goes on as if nothing had been said; where nothing is, the
+    whole flow is cancelled. Whoever says it after the block does not keep the run from reporting how it ended: nobody
+    hears it until Prefect's engine, which is the last to report, gives the signal back.
     """
     if not has_its_own_process():
         yield
         return
-    loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-
-    def told() -> None:
-        nonlocal after
-        # The process ends now; whoever says it again does not keep the run from reporting how.
-        after = signal.SIG_IGN
-        act()
-
-    loop.add_signal_handler(signal.SIGTERM, told)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, act)
     try:
         yield
     finally:
+        # In between it would be the system's own again, which ends the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, after)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:

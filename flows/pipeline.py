@@ -15,7 +15,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from prefect_jobs.deployed import DeployedPipeline
 from prefect_jobs.errors import JobError
-from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation, undisturbed
+from prefect_jobs.flows.cancellation import cancelled_message, heeding_cancellation
 from prefect_jobs.flows.children import Children, read_targets
 from prefect_jobs.flows.conductor import Conductor
 from prefect_jobs.flows.ends import Ends, ends
@@ -54,16 +54,15 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
                 return Cancelled(message=f"cancelled before its steps were begun; {words}")
             if there:
                 logger.info("Taken up: %d runs of its steps are there already", there)
-            with undisturbed():
-                async with heeding_cancellation(client, flow_run.id, bell, worker_seconds=0.0) as cancellation:
-                    await conductor.run()
-                state = await _state_now(client, flow_run)
-                is_over = cancellation.heard or state is None or says_cancelled(state)
-                if is_over:
-                    words = cancelled_message(state, await conductor.cancel())
-                    logger.info("Run ended: %s", words)
-                if state is not None:
-                    await conductor.summarize()
+            async with heeding_cancellation(client, flow_run.id, bell, worker_seconds=0.0) as cancellation:
+                await conductor.run()
+            state = await _state_now(client, flow_run)
+            is_over = cancellation.heard or state is None or says_cancelled(state)
+            if is_over:
+                words = cancelled_message(state, await conductor.cancel())
+                logger.info("Run ended: %s", words)
+            if state is not None:
+                await conductor.summarize()
             if is_over:
                 return Cancelled(message=words)
             words = conductor.verdict()

