@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,8 @@ def shown(name: str) -> str:
 def target_of(name: str, links: Mapping[str, str], root: str) -> str | None:
     """The name below a folder that a link leads to, through other links; None where it leaves the folder.
 
-    ``links`` are the folder's links by name, ``root`` is the folder's own path as the links see it.
+    It is empty where the links lead round. ``links`` are the folder's links by name, ``root`` is the folder's own path
+    as the links see it.
     """
     for _ in range(_MOST_LINKS):
         for end in _heads(name):
@@ -68,7 +69,7 @@ def target_of(name: str, links: Mapping[str, str], root: str) -> str | None:
             break
         else:
             return name
-    return None
+    return ""
 
 
 def _heads(name: str) -> Iterator[str]:
@@ -123,7 +124,14 @@ def resolve(left: Left, links: Mapping[str, str], root: str) -> None:
         if target is not None and target in files:
             left.files[name] = files[target]
         else:
-            left.skipped[name] = "it is a link out of the folder" if target is None else "it is a link to no file"
+            left.skipped[name] = f"it is a link {_leads(target, files)}"
+
+
+def _leads(target: str | None, files: Iterable[str]) -> str:
+    """Where a link leads that is not taken."""
+    if not target:
+        return "out of the folder" if target is None else "that leads back to itself"
+    return "to a folder" if any(name.startswith(f"{target}/") for name in files) else "to no file"
 
 
 def _walked(folder: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, str]]:

@@ -43,13 +43,13 @@ async def download(place: Place, source: str, folder: Path, expected: Manifest |
     """Download what is at a key, or below it."""
     wanted, single = (_named(source, expected), False) if expected else await _found(place, source, tell)
     size = sum(file.size or 0 for file in wanted)
-    real = await place.threads.ask("look at this machine's disk", lambda stop: _make_room(folder, size))
+    await place.threads.ask("look at this machine's disk", lambda stop: _make_room(folder, wanted, size))
     progress = Progress("downloaded", len(wanted), size)
     got: list[File] = []
 
     async def fetch(file: _Wanted) -> None:
         def call(stop: threading.Event) -> File | None:
-            return _fetch(place.files, file, folder, real, stop, progress.add)
+            return _fetch(place.files, file, folder, stop, progress.add)
 
         what, large = f"download {place.shown(file.key)!r}", not is_small(file.size)
         for _ in range(1 + AGAIN):
@@ -58,8 +58,8 @@ async def download(place: Place, source: str, folder: Path, expected: Manifest |
                 progress.done()
                 return
         raise StoreError(
-            f"{place.shown(file.key)} is not what was written there: its size or checksum is another. Nothing of it "
-            "was kept; run again what made it"
+            f"{place.shown(file.key)} is not what was written there: its size or checksum is another. The file "
+            "was not kept; run again what made it"
         )
 
     async with progress.telling(tell):
@@ -106,27 +106,34 @@ async def _listed(place: Place, source: str, tell: Tell) -> list[Entry]:
     return [entry for entry in entries if not entry.problem]
 
 
-def _make_room(folder: Path, size: int) -> Path:
-    """Make the folder, and say where it is in truth."""
+def _make_room(folder: Path, wanted: list[_Wanted], size: int) -> None:
+    """Make the folder, and see that all has its place there.
+
+    Raises:
+        StoreError: a link that is there already leads out of it, or the disk is too full.
+    """
     with local("write to", folder):
         folder.mkdir(parents=True, exist_ok=True)
         real = folder.resolve()
+        for parent in sorted({(folder / file.name).parent for file in wanted}):
+            if not parent.resolve().is_relative_to(real):
+                raise StoreError(
+                    f"{str(parent)!r} leads out of {str(folder)!r} by a link, and nothing was downloaded; download "
+                    "into an empty folder"
+                )
         free = shutil.disk_usage(folder).free
     if free < size:
         raise StoreError(
             f"{size / 2**20:,.0f} MiB cannot be downloaded to {str(folder)!r}: {free / 2**20:,.0f} MiB are free there; "
             "free some space, and run it again"
         )
-    return real
 
 
-def _fetch(files: Files, wanted: _Wanted, folder: Path, real: Path, stop: threading.Event, tick: Tick) -> File | None:
+def _fetch(files: Files, wanted: _Wanted, folder: Path, stop: threading.Event, tick: Tick) -> File | None:
     """One file, or None where it is another one than is wanted."""
     target = folder / wanted.name
     with local("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(real):
-            raise StoreError(f"{str(target)!r} leads out of {str(folder)!r} by a link; download into an empty folder")
         partial = target.parent / f".{uuid.uuid4().hex}.partial"
         out = partial.open("xb")
     sha256, size = hashlib.sha256(), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from prefect_jobs.wiring import check_wiring
 
 _STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
 _PAGE = 200
+# How long Prefect's scheduler takes at most, as a rule, from reading a schedule to writing its runs.
+_SCHEDULER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ async def apply_all(
             await ensure_work_pool(client, work_pool)
         flows = {kind: await client.create_flow_from_name(kind) for kind in {each.kind for each in deployed}}
         changes = [await _apply_one(client, flows[each.kind], each, work_pool) for each in deployed]
+        await _drop_runs(client, changes)
         if project is not None:
             changes += await _prune(client, project, set(map(deployment_name, deployed)))
     return changes
@@ -182,6 +186,16 @@ async def _apply_one(
         await client.update_deployment(there.id, DeploymentUpdate(**{field: wanted[field] for field in details}))
     details += await schedules.reconcile(client, there, template)
     return Change(name, "updated" if details else "unchanged", deployed.version, tuple(details), there.id)
+
+
+async def _drop_runs(client: PrefectClient, changes: list[Change]) -> None:
+    """See that no run is left of the schedules that were removed, when Prefect's scheduler has written what it had."""
+    fewer = [change.deployment_id for change in changes if any(map(schedules.is_removal, change.details))]
+    if fewer:
+        await asyncio.sleep(_SCHEDULER_SECONDS)
+    for deployment_id in fewer:
+        assert deployment_id is not None
+        await schedules.drop_runs(client, deployment_id)
 
 
 def _fields(deployed: DeployedJob | DeployedPipeline, work_pool: str | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 
@@ -34,7 +33,7 @@ async def outputs_of(
     job = _job_of(run, reference)
     assert job.state is not None
     async with (await load_store(job.state.block)).open() as store:
-        manifest = await _manifest(store, job, run.id)
+        manifest = await _manifest(store, job, run)
         prefix = run_key(job.name, run.id, "output")
         if download is not None and manifest.files:
             await store.download(prefix, download, manifest, tell)
@@ -59,11 +58,14 @@ def _job_of(run: JobRun, reference: str) -> Job:
     return job
 
 
-async def _manifest(store: Store, job: Job, run_id: UUID) -> Manifest:
+async def _manifest(store: Store, job: Job, run: JobRun) -> Manifest:
     try:
-        return await read_manifest(store, run_key(job.name, run_id))
+        return await read_manifest(store, run_key(job.name, run.id))
     except NoSuchObject as error:
+        state = run.flow_run.state
+        has_ended = state is not None and state.is_final()
+        why = f"it ended {run.state} before there was anything to keep" if has_ended else f"it is {run.state}"
         raise NotFoundError(
-            f"the outputs of run {run_id} of job {job.name!r} are not there: it has not ended, or it was ended before "
-            f"they could be kept ({error})"
+            f"the outputs of run {run.name} of job {job.name!r} are not there: {why}. They are kept when an attempt "
+            f"has ended; 'prefect-jobs show {run.id}' says what became of it"
         ) from error

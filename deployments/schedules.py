@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from prefect_jobs.errors import OverrideError, TemplateError
@@ -22,6 +33,10 @@ from prefect_jobs.wording import complaint
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.responses import DeploymentResponse
+
+# The API lists no more at once; a schedule has fewer runs to come.
+_PAGE = 200
+_REMOVED = " removed"
 
 
 def slugs(template: Job | Pipeline) -> dict[str, Schedule]:
@@ -83,6 +98,7 @@ async def reconcile(client: PrefectClient, deployment: DeploymentResponse, templ
     """Make a deployment's schedules those of the template, and say what was changed.
 
     A schedule is known by its slug: it keeps its id, so that no tick runs twice, and its pause, for a person set that.
+    Of one that was removed, `drop_runs` has to see a while later that no run was left.
     """
     wanted = slugs(template)
     there = {schedule.slug: schedule for schedule in await client.read_deployment_schedules(deployment.id)}
@@ -90,7 +106,7 @@ async def reconcile(client: PrefectClient, deployment: DeploymentResponse, templ
     for slug, schedule in there.items():
         if slug not in wanted:
             await client.delete_deployment_schedule(deployment.id, schedule.id)
-            changes.append(f"schedule {slug or schedule.id} removed")
+            changes.append(f"schedule {slug or schedule.id}{_REMOVED}")
     for slug, desired in wanted.items():
         if slug not in there:
             await client.create_deployment_schedules(deployment.id, [_creation(slug, desired)])
@@ -104,6 +120,31 @@ async def reconcile(client: PrefectClient, deployment: DeploymentResponse, templ
             )
             changes.append(f"schedule {slug} changed")
     return changes
+
+
+def is_removal(change: str) -> bool:
+    """Whether a change that `reconcile` names is a schedule less."""
+    return change.endswith(_REMOVED)
+
+
+async def drop_runs(client: PrefectClient, deployment_id: UUID) -> int:
+    """Delete the runs to come of schedules that a deployment has no more; how many there were.
+
+    Prefect deletes them with the schedule. Its scheduler may have read the schedule before, and write more of them.
+    """
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    of_it = FlowRunFilterDeploymentId(any_=[deployment_id])
+    there = {schedule.id for schedule in await client.read_deployment_schedules(deployment_id)}
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=scheduled, deployment_id=of_it),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=_PAGE,
+    )
+    orphans = [run for run in runs if run.auto_scheduled and run.created_by and run.created_by.id not in there]
+    for run in orphans:
+        with suppress(ObjectNotFound):
+            await client.delete_flow_run(run.id)
+    return len(orphans)
 
 
 def _keep_anchor(schedule: Any, there: DeploymentSchedule) -> Any:

@@ -32,7 +32,9 @@ async def keep_place(client: PrefectClient, flow_run: FlowRun) -> UUID | None:
             [f"deployment:{flow_run.deployment_id}"], 1, "concurrency", _SECONDS
         )
     except (httpx.HTTPStatusError, ObjectNotFound) as error:
-        logger.warning("Run %s goes on without a place within its limit: %r", flow_run.id, error)
+        taken = isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.LOCKED
+        why = "others have them all" if taken else repr(error)
+        logger.warning("Run %s goes on without a place within its limit: %s", flow_run.id, why)
         return None
     return UUID(answer.json()["lease_id"])
 

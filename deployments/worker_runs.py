@@ -244,11 +244,12 @@ class Runs:
 
     async def _finish(self, flow_run: FlowRun) -> None:
         try:
-            await end_remains(self._api, flow_run)
+            how = await end_remains(self._api, flow_run)
         except JobError as error:
+            how = f"what may be left of it could not be ended: {error}"
             logger.warning("What is left of the cancelled run %s could not be ended: %s", flow_run.id, error)
         with suppress(ObjectNotFound):
-            await end_cancelled(self._api, flow_run.id)
+            await end_cancelled(self._api, flow_run.id, how)
         figures.ENDED.labels("Cancelled").inc()
 
     async def _probe(self) -> None:

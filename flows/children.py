@@ -78,9 +78,12 @@ class Children:
         self.retried = 0
         """How often the run has begun again by itself since a person started it, whoever looked after it then."""
 
-    async def recall(self) -> int:
-        """Find what was started before, by a supervisor that is gone or before the run was run again; how many."""
-        if self._flow_run.run_count <= 1:
+    async def recall(self, *, is_anothers: bool = False) -> int:
+        """Find what was started before, by a supervisor that is gone or before the run was run again; how many.
+
+        A run that has begun once has started nothing, unless ``is_anothers``.
+        """
+        if self._flow_run.run_count <= 1 and not is_anothers:
             return 0
         for state in await self._states():
             if state.is_final() or state.name == _BY_A_PERSON:
@@ -125,6 +128,13 @@ class Children:
         """The earlier runs that branches take as they are, for they succeeded."""
         children = [child for branch in branches if (child := self._earlier_of(branch, anew)) is not None]
         return [child.id for child in children if child.state is not None and child.state.is_completed()]
+
+    def know(self, branch: Branch) -> None:
+        """Note for a branch the run that was started for it before, and how that has ended."""
+        if (child := self._earlier_of(branch, anew=False)) is not None:
+            branch.begun_as(child)
+            if child.state is not None and child.state.is_final():
+                branch.ended_as(child)
 
     def leave(self, run_ids: Iterable[UUID]) -> None:
         """Take these earlier runs for none, for what they left is gone."""
@@ -314,6 +324,11 @@ def _goes_on(child: FlowRun) -> bool:
 def why_cancelled(flow_run: FlowRun) -> str:
     """Why the runs of a pipeline are cancelled, for the message of their states."""
     return f"its pipeline {flow_run.name} was cancelled"
+
+
+def runs_left(count: int) -> str:
+    """What there is to say of a cancelled pipeline of whose runs so many have not ended."""
+    return f"{count} runs of it have not ended yet" if count else "no run of it goes on"
 
 
 async def cancel_child(client: PrefectClient, run_id: UUID, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import PrefectClient
@@ -12,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from prefect_jobs.errors import JobError
 from prefect_jobs.flows.branches import Branch
-from prefect_jobs.flows.children import CHILDREN_SECONDS, Children, Target, children_of, why_cancelled
+from prefect_jobs.flows.children import CHILDREN_SECONDS, Children, Target, children_of, runs_left, why_cancelled
 from prefect_jobs.flows.handover import hand_over, inputs_of, without_outputs
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import outcomes_of
@@ -67,6 +68,23 @@ class Conductor:
         """Find what was started before; how many runs."""
         return await self._children.recall()
 
+    async def recall_anothers(self) -> None:
+        """Know what a supervisor that is gone had begun, and what became of it: nothing more of it is begun."""
+        await self._children.recall(is_anothers=True)
+        order = TopologicalSorter({name: step.step.needs for name, step in self.steps.items()}).static_order()
+        for step in (self.steps[name] for name in order if not self.steps[name].step.always):
+            try:
+                self._prepare(step)
+            except JobError:  # What it takes from others is not there: it was not begun.
+                continue
+            for branch in step.branches:
+                self._children.know(branch)
+            await self._read_outcomes(step)
+            if step.branches and all(branch.ended for branch in step.branches):
+                with suppress(JobError):
+                    await self._hand_over(step)
+                step.conclude()
+
     async def run(self) -> None:
         """Run all steps to their ends, and again after a failure; what goes on is cancelled where this stumbles."""
         try:
@@ -89,9 +107,10 @@ class Conductor:
                 with suppress(JobError):  # Who cleans up does without it.
                     await self._hand_over(step)
                 begun = any(branch.run_id is not None for branch in step.branches)
-                step.end("failed" if begun else "skipped", f"step {step.name!r}: cancelled")
+                words = "cancelled" if begun else "not begun, for the pipeline was cancelled"
+                step.end("failed" if begun else "skipped", f"step {step.name!r}: {words}")
         await self._all([self.steps[name] for name in always if self.steps[name].became is None])
-        return "no run of it goes on" if not left else f"{left} runs of it have not ended yet"
+        return runs_left(left)
 
     @property
     def is_failed(self) -> bool:
@@ -108,7 +127,7 @@ class Conductor:
     async def summarize(self) -> None:
         """Keep a table of all branches and a picture of the graph."""
         try:
-            await keep_summary(self._pipeline, self._flow_run, self.steps)
+            await keep_summary(self._client, self._pipeline, self._flow_run, self.steps)
         except Exception as error:  # What was run was run.
             self._logger.warning("The summary could not be kept: %r", error)
 
@@ -151,18 +170,21 @@ class Conductor:
         else:
             step.conclude(why_not)
         level = self._logger.warning if step.became == "failed" else self._logger.info
-        level("%s: %s", step.name, step.why.removeprefix(f"step {step.name!r}: ") or step.count())
+        level("%s: %s", step.name, step.said or step.count())
 
     async def _run(self, step: StepRun) -> None:
-        needs = {need: self.steps[need].step.job for need in step.step.needs}
-        inputs = inputs_of(self._pipeline.name, self._flow_run.id, needs, self._targets[step.step.job].job)
-        step.prepare(self._values, self._targets, self.steps, inputs)
+        self._prepare(step)
         for words in step.without_metric(self.steps):
             self._logger.warning("%s: %s", step.name, words)
         await self._leave_lost(step)
         self._say_begin(step)
         await step.run(self._children)
         await self._read_outcomes(step)
+
+    def _prepare(self, step: StepRun) -> None:
+        needs = {need: self.steps[need].step.job for need in step.step.needs}
+        inputs = inputs_of(self._pipeline.name, self._flow_run.id, needs, self._targets[step.step.job].job)
+        step.prepare(self._values, self._targets, self.steps, inputs)
 
     async def _leave_lost(self, step: StepRun) -> None:
         """Take an earlier run for none whose outputs another step needs, and which are gone from the store."""

@@ -19,7 +19,8 @@ from prefect_jobs.blocks.loading import load_infrastructure, load_store
 from prefect_jobs.blocks.store_access import access_to
 from prefect_jobs.deployed import DeployedJob
 from prefect_jobs.errors import JobError
-from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_children, why_cancelled
+from prefect_jobs.flows.cancellation import NOTHING_LEFT
+from prefect_jobs.flows.children import CHILDREN_SECONDS, cancel_children, runs_left, why_cancelled
 from prefect_jobs.flows.delivery import Delivery
 from prefect_jobs.flows.ends import ends
 from prefect_jobs.flows.insisting import insist, run_now
@@ -35,8 +36,10 @@ _ENGINE_SECONDS, _LINES_SECONDS = 60.0, 15.0
 logger = logging.getLogger("prefect_jobs.ending")
 
 
-async def end_remains(client: PrefectClient, flow_run: FlowRun) -> None:
+async def end_remains(client: PrefectClient, flow_run: FlowRun) -> str:
     """Stop and remove what is left of a run that nobody looks after: containers, or the runs that it has started.
+
+    What there is to say of it for its state.
 
     Of a pipeline that was cancelled, the steps that always run are run.
 
@@ -44,21 +47,21 @@ async def end_remains(client: PrefectClient, flow_run: FlowRun) -> None:
         JobError: its template cannot be read, or its infrastructure does not answer.
     """
     if PIPELINE in flow_run.parameters:
-        await _end_pipeline(client, flow_run)
-    else:
-        await Remains(flow_run).end(client)
+        return await _end_pipeline(client, flow_run)
+    await Remains(flow_run).end(client)
+    return NOTHING_LEFT
 
 
-async def _end_pipeline(client: PrefectClient, flow_run: FlowRun) -> None:
+async def _end_pipeline(client: PrefectClient, flow_run: FlowRun) -> str:
     async with ends() as ended:
         try:
             now = await run_now(client, flow_run.id)
             if says_cancelled(now.state) and now.run_count:
-                await clean_up(client, now, ended)
-                return
+                return await clean_up(client, now, ended)
         except (JobError, ObjectNotFound) as error:
             logger.warning("What %s always runs could not be run: %s", flow_run.name, error)
-        await cancel_children(client, flow_run.id, why_cancelled(flow_run), CHILDREN_SECONDS, ended)
+        left = await cancel_children(client, flow_run.id, why_cancelled(flow_run), CHILDREN_SECONDS, ended)
+        return runs_left(left)
 
 
 class Remains:

@@ -71,16 +71,21 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
         return Failed(message=str(error))
 
 
-async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> None:
+async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> str:
     """Cancel what a cancelled run has started and that nobody looks after, and run its steps with ``always``.
+
+    Table and picture are kept as of any other run; what there is to say of it for its state.
 
     Raises:
         JobError: its template cannot be read, or its jobs are not there any more.
     """
     logger = cast("Logger", flow_run_logger(flow_run))
     conductor, _ = await _conductor(client, flow_run, flow_run.parameters, ended, logger)
-    await conductor.recall()
-    await conductor.cancel()
+    await conductor.recall_anothers()
+    words = await conductor.cancel()
+    logger.info("Run ended: %s", cancelled_message(flow_run.state, words))
+    await conductor.summarize()
+    return words
 
 
 async def _conductor(

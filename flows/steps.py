@@ -43,6 +43,11 @@ class StepRun:
         return self.became == "failed" and not self.is_done
 
     @property
+    def said(self) -> str:
+        """Why it failed, or was not begun, without its name."""
+        return self.why.removeprefix(f"step {self.name!r}: ")
+
+    @property
     def result(self) -> Any:
         """What its only run left in result.json."""
         return self.branches[0].result if self.branches else None

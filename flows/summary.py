@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
@@ -31,27 +32,31 @@ _MOST_NAMED = 20
 _TITLE = "Pipeline "
 
 
-async def keep_summary(pipeline: Pipeline, flow_run: FlowRun, steps: Mapping[str, StepRun]) -> None:
-    """Keep table and picture as artifacts of the run that is running now."""
-    rows = table(steps)
-    if rows:
-        title = f"{_TITLE}{pipeline.name}: all runs of {flow_run.name}"
-        await insist(lambda: acreate_table_artifact(rows, description=title), "keep a table")
-    picture = markdown(pipeline, steps)
+async def keep_summary(
+    client: PrefectClient, pipeline: Pipeline, flow_run: FlowRun, steps: Mapping[str, StepRun]
+) -> None:
+    """Keep table and picture as artifacts of a pipeline's run, whoever looks after it."""
+    title = f"{_TITLE}{pipeline.name}: all runs of {flow_run.name}"
+    await _keep(client, flow_run, TableArtifact(table=table(steps), description=title))
     title = f"{_TITLE}{pipeline.name}: the steps of {flow_run.name}"
-    await insist(lambda: acreate_markdown_artifact(picture, description=title), "keep a picture")
+    await _keep(client, flow_run, MarkdownArtifact(markdown=markdown(pipeline, steps), description=title))
+
+
+async def _keep(client: PrefectClient, flow_run: FlowRun, kept: TableArtifact | MarkdownArtifact) -> None:
+    data = await kept.aformat()
+    artifact = ArtifactCreate(type=kept.type, description=kept.description, data=data, flow_run_id=flow_run.id)
+    await insist(lambda: client.create_artifact(artifact), f"keep a {kept.type}")
 
 
 async def table_of(client: PrefectClient, flow_run: FlowRun) -> list[dict[str, Any]]:
-    """The table that a pipeline's run left; of one that goes on, what it has started so far."""
-    if flow_run.state is None or not flow_run.state.is_final():
-        return [_going(child) async for child in children_of(client, flow_run.id)]
-    of_run, tables = ArtifactFilterFlowRunId(any_=[flow_run.id]), ArtifactFilterType(any_=["table"])
-    async for artifact in artifacts(client, ArtifactFilter(flow_run_id=of_run, type=tables)):
-        if (artifact.description or "").startswith(_TITLE):
-            rows: list[dict[str, Any]] = json.loads(str(artifact.data))
-            return rows
-    return []
+    """The table that a pipeline's run left; where it left none, or goes on, what it has started."""
+    if flow_run.state is not None and flow_run.state.is_final():
+        of_run, tables = ArtifactFilterFlowRunId(any_=[flow_run.id]), ArtifactFilterType(any_=["table"])
+        async for artifact in artifacts(client, ArtifactFilter(flow_run_id=of_run, type=tables)):
+            if (artifact.description or "").startswith(_TITLE):
+                rows: list[dict[str, Any]] = json.loads(str(artifact.data))
+                return rows
+    return [_going(child) async for child in children_of(client, flow_run.id)]
 
 
 def _going(child: FlowRun) -> dict[str, Any]:
@@ -60,13 +65,16 @@ def _going(child: FlowRun) -> dict[str, Any]:
 
 
 def table(steps: Mapping[str, StepRun]) -> list[dict[str, Any]]:
-    """A row for each run of each step, in their order."""
+    """A row for each run of each step, in their order, and one for each step without a run."""
     metrics = _metrics(steps)
     best = {(chosen.step, chosen.index) for step in steps.values() if (chosen := step.best(steps)) is not None}
     return [
-        _row(branch, metrics, (branch.step, branch.index) in best)
+        row
         for step in steps.values()
-        for branch in step.branches
+        for row in (
+            [_row(branch, metrics, (branch.step, branch.index) in best) for branch in step.branches]
+            or [_row_without_run(step, metrics)]
+        )
     ]
 
 
@@ -87,6 +95,13 @@ def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, An
     row["run"] = branch.run_name or ""
     row["link"] = _url(branch.run_id)
     return row
+
+
+def _row_without_run(step: StepRun, metrics: dict[str, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"step": step.name, "index": None, "parameters": ""}
+    row |= {"metric": None, "best": ""} if metrics else {}
+    outcome = f"failed: {step.said}" if step.became == "failed" else step.said or "no run"
+    return {**row, "outcome": outcome, "seconds": None, "run": "", "link": ""}
 
 
 def markdown(pipeline: Pipeline, steps: Mapping[str, StepRun]) -> str:

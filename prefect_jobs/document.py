@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field, ValidationError
 
 from prefect_jobs.errors import DocumentError, at_line
-from prefect_jobs.job import NAME, Job
+from prefect_jobs.job import Job
 from prefect_jobs.model import Model, Problem
+from prefect_jobs.names import NAME
 from prefect_jobs.pipeline import Pipeline
 from prefect_jobs.wiring import wiring_problems
 from prefect_jobs.wording import Location, complaint, location, unknown_key
@@ -178,6 +179,8 @@ class _Source:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
+            if twice := re.match(r"found (duplicate key .+?) with value", error.problem or ""):
+                raise DocumentError([f"{at_line(file, line)}: {twice[1]}; keep one"]) from None
             raise DocumentError([f"{at_line(file, line)}: is not YAML: {error.problem or error.context}"]) from None
         except Exception as error:
             raise DocumentError([f"{file}: is not YAML: {error}"]) from None

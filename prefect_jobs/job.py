@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Tag, field_validato
 from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
 from prefect_jobs.model import LIST, MAPPING, PLAIN, ByKind, Model, Problem, refuse
-from prefect_jobs.names import DEFAULT_WORK_POOL
+from prefect_jobs.names import DEFAULT_WORK_POOL, NAME
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
 from prefect_jobs.references import references
@@ -47,7 +47,6 @@ INFRASTRUCTURE_NAME = r"(process|docker)(/[a-z0-9]+(-[a-z0-9]+)*)?"
 _RESERVED_INFRASTRUCTURES = {"kubernetes"}
 SECRET_FILE = rf"^{SECRETS_FOLDER}/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 _INPUT_NAME = r"^[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?$"
-NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 
 def _argument(value: Any) -> Any:

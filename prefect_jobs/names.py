@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+"""What jobs, pipelines, their steps and projects may be called: a pattern, at most 63 characters."""
+
 DEFAULT_WORK_POOL = "jobs"
 """Where runs are sent unless somebody says otherwise."""
 

@@ -11,7 +11,6 @@ from prefect_jobs import parameters as typed
 from prefect_jobs._upstairs import upstairs
 from prefect_jobs.graph import find_cycle
 from prefect_jobs.job import (
-    NAME,
     Concurrency,
     Count,
     InputName,
@@ -22,7 +21,7 @@ from prefect_jobs.job import (
 )
 from prefect_jobs.matrix import Matrix
 from prefect_jobs.model import MAPPING, PLAIN, ByKind, Model, Problem, refuse
-from prefect_jobs.names import DEFAULT_WORK_POOL
+from prefect_jobs.names import DEFAULT_WORK_POOL, NAME
 from prefect_jobs.overrides import Overrides
 from prefect_jobs.parameters import Parameter, Value
 from prefect_jobs.quantities import Duration
@@ -259,16 +258,15 @@ class _Checked:
             elif need in step.needs[:place]:
                 yield ("needs", place), "is there twice; keep one", need
         if step.matrix is not None and step.each is not None:
-            yield ("each",), "expected a matrix or each, not both; keep one", None
+            yield ("each",), "expected a matrix or each, not both; keep one", step.each
         if step.at_once is not None and not step.is_many:
             yield ("at_once",), "belongs to a step of many runs; add matrix or each, or take it out", step.at_once
         for need in step.if_:
             if need not in step.needs:
-                yield ("if", need), f"expected a step that it needs: {', '.join(step.needs) or 'none'}", need
+                yield ("if", need), _is_needed(step), need
         yield from self._each_problems()
         if step.select is not None and step.select.from_ not in step.needs:
-            words = f"expected a step that it needs: {', '.join(step.needs) or 'none'}"
-            yield ("select", "from"), words, step.select.from_
+            yield ("select", "from"), _is_needed(step), step.select.from_
         yield from self._infrastructure_problems()
         for where, text in texts_of(step):
             for reference in references(text):
@@ -280,7 +278,7 @@ class _Checked:
         if each is None:
             return
         if each.step not in step.needs:
-            yield ("each", "step"), f"expected a step that it needs: {', '.join(step.needs) or 'none'}", each.step
+            yield ("each", "step"), _is_needed(step), each.step
         elif (its := self._pipeline.steps.get(each.step)) is not None and its.is_many:
             yield ("each", "step"), "expected a step that is a single run; this one has a matrix or each", each.step
 
@@ -344,6 +342,10 @@ def texts_of(step: Step) -> Iterator[tuple[tuple[str | int, ...], Any]]:
         for place, branch in enumerate(step.matrix.include):
             for name, value in branch.items():
                 yield ("matrix", "include", place, name), value
+
+
+def _is_needed(step: Step) -> str:
+    return f"expected a step that it needs, which are: {', '.join(step.needs) or 'none'}; add it to its needs"
 
 
 def step_in(reference: str, steps: dict[str, Step]) -> tuple[str, str | None] | None:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from prefect_jobs.model import LIST, MAPPING, PLAIN
+from prefect_jobs.names import NAME
 
 Location = tuple[str | int, ...]
 _MARKS = {PLAIN, LIST, MAPPING, "[key]"}
@@ -24,7 +25,12 @@ def complaint(found: Mapping[str, Any], model: type[BaseModel]) -> str:
         return unknown_key(model, location(found)[:-1])
     if found["type"] == "missing":
         return "is missing"
+    if found["type"] == "too_short":
+        least = found["ctx"]["min_length"]
+        return f"expected at least {least} item{'' if least == 1 else 's'}"
     message = str(found["msg"]).removeprefix("Value error, ")
+    if found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] == NAME:
+        message = "expected up to 63 letters, digits, '.', '_' and '-', a letter or digit first and last"
     for theirs, ours in (
         ("Input should be greater", "expected a value greater"),
         ("Input should be less", "expected a value less"),

@@ -67,7 +67,7 @@ async def test_a_link_stands_for_the_file_and_nothing_outside_is_taken(bench: Be
         ln -s model-3 latest; ln -s ../model-3 runs/up; ln model-3 hard; ln -s latest twice
         ln -s "$PWD/model-3" whole
         ln -s /etc/passwd stolen; ln -s ../../../../../etc/passwd climbing; ln -s /etc folder
-        ln -s round round; ln -s nowhere dangling; mkfifo pipe
+        ln -s round round; ln -s nowhere dangling; ln -s runs inside; mkfifo pipe
     """
     left = await left_by(bench, tmp_path / "spool", script)
     taken = contents(left)
@@ -79,8 +79,9 @@ async def test_a_link_stands_for_the_file_and_nothing_outside_is_taken(bench: Be
         "stolen": "it is a link out of the folder",
         "climbing": "it is a link out of the folder",
         "folder": "it is a link out of the folder",
-        "round": "it is a link out of the folder",
+        "round": "it is a link that leads back to itself",
         "dangling": "it is a link to no file",
+        "inside": "it is a link to a folder",
         "pipe": "it is neither a file nor a folder",
     }
 

@@ -247,7 +247,7 @@ WRONG = {
     "each over a step that is not needed": (
         "steps: {l: {job: list}, a: {job: train, each: {step: l, as: n}}}",
         "3: pipelines.p.steps.a.each.step",
-        ["expected a step that it needs: none", "'l'"],
+        ["expected a step that it needs, which are: none; add it", "'l'"],
     ),
     "each over a step of many runs": (
         "steps: {l: {job: train, matrix: {n: [1]}}, a: {job: train, needs: [l], each: {step: l, as: n}}}",
@@ -387,7 +387,11 @@ WRONG = {
         "3: pipelines.p.retries.backoff",
         ["unknown key; expected one of failures, delay"],
     ),
-    "a wrong name of a step": ("steps: {a/b: {job: train}}", "3: pipelines.p.steps.a/b", ["match pattern", "'a/b'"]),
+    "a wrong name of a step": (
+        "steps: {a/b: {job: train}}",
+        "3: pipelines.p.steps.a/b",
+        ["63 letters", "'a/b'"],
+    ),
     "an unknown key": (
         "steps: {a: {job: train, need: []}}",
         "3: pipelines.p.steps.a.need",

@@ -232,6 +232,11 @@ async def test_who_cancels_ends_a_pipeline_whose_worker_is_dead(
     assert there.state == "Cancelled"
     assert "Nobody carries it out: its worker is gone or does not answer" in told
     assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
+    # Nobody was there who would leave a table: it is what was started.
+    assert [(row["step"], row["state"]) for row in await there.run.table()] == [
+        ("first", "Completed"),
+        *[("many", "Cancelled")] * 3,
+    ]
 
 
 async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was_there(
@@ -259,3 +264,15 @@ async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was
     assert [child.state_name for child in await there.of("many")] == ["Cancelled"] * 3
     assert [child.state_name for child in await there.of("clean")] == ["Completed"]
     assert any("whose worker is at work" in line for line in told)
+    # It leaves what one that was cancelled under its worker leaves.
+    assert there.message.endswith("; no run of it goes on")
+    assert f"Run ended: {there.message}" in await there.said()
+    assert [(row["step"], row["outcome"].partition(":")[0]) for row in await there.run.table()] == [
+        ("first", "succeeded"),
+        *[("many", "cancelled")] * 3,
+        *[("many", "not begun")] * 2,
+        ("after", "not begun, for the pipeline was cancelled"),
+        ("clean", "succeeded"),
+    ]
+    _, picture = await there.artifacts()
+    assert "0 of 5 succeeded" in str(picture.data)

@@ -28,8 +28,8 @@ from prefect_jobs.flows.handover import hand_over
 from prefect_jobs.flows.steps import StepRun
 from prefect_jobs.job import Job
 
-# So many that making them all takes several times as long as hearing that one has failed.
-COUNT = 300
+# So many, and so slowly, that making them all takes several times as long as hearing that one has failed.
+COUNT, PAUSE = 300, 0.5
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,15 @@ pipelines: {{p-{mark}: {{steps: {{many: {{job: one-{mark}, matrix: {{n: {list(ra
         yield Begun(There(run), client, step, children)
 
 
-async def test_no_run_is_begun_once_one_has_failed(server: Server, mark: str) -> None:
+async def test_no_run_is_begun_once_one_has_failed(server: Server, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with _begun(mark) as begun:
+        create = begun.client.create_flow_run_from_deployment
+
+        async def slowly(*args: Any, **fields: Any) -> Any:
+            await asyncio.sleep(PAUSE)
+            return await create(*args, **fields)
+
+        monkeypatch.setattr(begun.client, "create_flow_run_from_deployment", slowly)
         running = asyncio.create_task(begun.step.run(begun.children))
         first = (await begun.some_are_there())[0]
         await begun.client.set_flow_run_state(first.id, Failed(), force=True)

@@ -49,6 +49,13 @@ pipelines:
     said = await there.said()
     assert "after: not begun, for it needs fit, which failed" in said
     assert "last: not begun, for it needs after, which was skipped" in said
+    outcomes = {row["step"]: row["outcome"] for row in await there.run.table() if row["step"] != "fit"}
+    assert outcomes == {
+        "after": "not begun, for it needs fit, which failed",
+        "beside": "succeeded",
+        "then": "succeeded",
+        "last": "not begun, for it needs after, which was skipped",
+    }
 
 
 async def test_what_runs_goes_on_to_its_end_when_another_fails(run: Run) -> None:

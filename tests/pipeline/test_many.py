@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class Load:
     def _cpu(self) -> tuple[float, float]:
         """CPU seconds of the worker, and of the server with its database."""
         tree = [each for server in self._servers for each in (server, *server.children(recursive=True))]
-        return sum(self._process.cpu_times()[:2]), sum(sum(each.cpu_times()) for each in tree)
+        return sum(self._process.cpu_times()[:2]), sum(map(_seconds_of, tree))
 
     def figures(self, runs: int) -> str:
         """For a person, and for each of so many runs."""
@@ -61,6 +62,13 @@ class Load:
             f"worker, {server / runs:.3f} s of the server with its database; memory of the worker after each quarter "
             f"{quarters}, at last {self.memory[-1] // MIB} MiB"
         )
+
+
+def _seconds_of(process: psutil.Process) -> float:
+    """User and system time of a process, those of its children included that have ended."""
+    with suppress(psutil.NoSuchProcess):  # Its parent has them then.
+        return sum(process.cpu_times())
+    return 0.0
 
 
 @pytest.mark.timeout(0)

@@ -254,7 +254,9 @@ async def test_a_link_in_the_folder_leads_nowhere(block: ObjectStore, tmp_path: 
     (to := tmp_path / "to").mkdir()
     (to / "link").symlink_to(outside)
     async with block.open() as store:
-        await store.write("in/link/file", b"x")
-        with pytest.raises(StoreError, match="by a link; download into an empty folder"):
+        await store.write("in/a", b"x")
+        await store.write("in/link/deep/file", b"x")
+        with pytest.raises(StoreError, match="by a link, and nothing was downloaded; download into an empty folder"):
             await store.download("in", to)
     assert list(outside.iterdir()) == []
+    assert list(to.iterdir()) == [to / "link"]

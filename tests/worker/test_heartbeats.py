@@ -56,7 +56,8 @@ async def test_a_run_beats_soon_and_again_and_tells_what_prefects_engine_tells(
     second, first = await heartbeats(run.id)
     assert first["resource"]["prefect.resource.name"] == run.name
 
-    quick = job.model_copy(update={"command": ["true"]})
+    # Long enough for the thread that sends the first one.
+    quick = job.model_copy(update={"command": ["sleep", "2"]})
     await quick.apply(work_pool=name)
     by_prefect = await quick.run()
     await execute(by_prefect)
