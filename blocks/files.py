@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,8 @@ def target_of(name: str, links: Mapping[str, str], root: str) -> str | None:
             if (target := links.get(end)) is None:
                 continue
             path = posixpath.normpath(posixpath.join(root, posixpath.dirname(end), target))
+            if path == root:
+                return ""
             if not path.startswith(f"{root}/"):
                 return None
             name = path[len(root) + 1 :] + name[len(end) :]
@@ -119,19 +121,20 @@ def left_in(folder: Path, only: str | None = None) -> Left:
 def resolve(left: Left, links: Mapping[str, str], root: str) -> None:
     """Take each link that leads to a file that is taken; the others are skipped."""
     files = dict(left.files)
+    folders = {head for name in files for head in _heads(posixpath.dirname(name))}
     for name in links:
         target = target_of(name, links, root)
         if target is not None and target in files:
             left.files[name] = files[target]
         else:
-            left.skipped[name] = f"it is a link {_leads(target, files)}"
+            left.skipped[name] = f"it is a link {_leads(target, folders)}"
 
 
-def _leads(target: str | None, files: Iterable[str]) -> str:
+def _leads(target: str | None, folders: Container[str]) -> str:
     """Where a link leads that is not taken."""
     if not target:
         return "out of the folder" if target is None else "that leads back to itself"
-    return "to a folder" if any(name.startswith(f"{target}/") for name in files) else "to no file"
+    return "to a folder" if target in folders else "to no file"
 
 
 def _walked(folder: Path, skipped: dict[str, str]) -> Iterator[tuple[Path, str]]:

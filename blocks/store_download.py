@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 import uuid
@@ -116,7 +117,7 @@ def _make_room(folder: Path, wanted: list[_Wanted], size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         real = folder.resolve()
         for parent in sorted({(folder / file.name).parent for file in wanted}):
-            if not parent.resolve().is_relative_to(real):
+            if not Path(os.path.realpath(parent)).is_relative_to(real):
                 raise StoreError(
                     f"{str(parent)!r} leads out of {str(folder)!r} by a link, and nothing was downloaded; download "
                     "into an empty folder"

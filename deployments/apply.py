@@ -33,7 +33,7 @@ from prefect_jobs.wiring import check_wiring
 
 _STRATEGIES = {"queue": ConcurrencyLimitStrategy.ENQUEUE, "refuse": ConcurrencyLimitStrategy.CANCEL_NEW}
 _PAGE = 200
-# How long Prefect's scheduler takes at most, as a rule, from reading a schedule to writing its runs.
+# From reading a schedule to writing its runs Prefect's scheduler, which tells nobody, takes less, as a rule.
 _SCHEDULER_SECONDS = 2.0
 
 
@@ -76,8 +76,11 @@ async def apply_all(
         if work_pool is not None:
             await ensure_work_pool(client, work_pool)
         flows = {kind: await client.create_flow_from_name(kind) for kind in {each.kind for each in deployed}}
-        changes = [await _apply_one(client, flows[each.kind], each, work_pool) for each in deployed]
-        await _drop_runs(client, changes)
+        removed: list[UUID] = []
+        changes = [await _apply_one(client, flows[each.kind], each, work_pool, removed) for each in deployed]
+        if removed:
+            await asyncio.sleep(_SCHEDULER_SECONDS)
+            await schedules.drop_runs(client, removed)
         if project is not None:
             changes += await _prune(client, project, set(map(deployment_name, deployed)))
     return changes
@@ -169,8 +172,13 @@ def _project_to_prune(templates: list[Job | Pipeline], project: str | None) -> s
 
 
 async def _apply_one(
-    client: PrefectClient, flow_id: UUID, deployed: DeployedJob | DeployedPipeline, work_pool: str | None
+    client: PrefectClient,
+    flow_id: UUID,
+    deployed: DeployedJob | DeployedPipeline,
+    work_pool: str | None,
+    removed: list[UUID],
 ) -> Change:
+    """Apply one; ``removed`` gets the schedules that are gone."""
     name, template = deployment_name(deployed), deployed.template
     wanted = _fields(deployed, work_pool)
     try:
@@ -184,18 +192,8 @@ async def _apply_one(
     details = [field for field, value in wanted.items() if _current(there, field) != value]
     if details:
         await client.update_deployment(there.id, DeploymentUpdate(**{field: wanted[field] for field in details}))
-    details += await schedules.reconcile(client, there, template)
+    details += await schedules.reconcile(client, there, template, removed)
     return Change(name, "updated" if details else "unchanged", deployed.version, tuple(details), there.id)
-
-
-async def _drop_runs(client: PrefectClient, changes: list[Change]) -> None:
-    """See that no run is left of the schedules that were removed, when Prefect's scheduler has written what it had."""
-    fewer = [change.deployment_id for change in changes if any(map(schedules.is_removal, change.details))]
-    if fewer:
-        await asyncio.sleep(_SCHEDULER_SECONDS)
-    for deployment_id in fewer:
-        assert deployment_id is not None
-        await schedules.drop_runs(client, deployment_id)
 
 
 def _fields(deployed: DeployedJob | DeployedPipeline, work_pool: str | None) -> dict[str, Any]:

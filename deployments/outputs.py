@@ -63,9 +63,12 @@ async def _manifest(store: Store, job: Job, run: JobRun) -> Manifest:
         return await read_manifest(store, run_key(job.name, run.id))
     except NoSuchObject as error:
         state = run.flow_run.state
-        has_ended = state is not None and state.is_final()
-        why = f"it ended {run.state} before there was anything to keep" if has_ended else f"it is {run.state}"
+        if state is None or not state.is_final():
+            why = f"it is {run.state}, and they are kept when an attempt has ended"
+        elif state.is_completed():
+            why = "they were kept, and are gone from the store"
+        else:
+            why = f"it ended {run.state} before they could be kept; 'prefect-jobs show {run.id}' says why"
         raise NotFoundError(
-            f"the outputs of run {run.name} of job {job.name!r} are not there: {why}. They are kept when an attempt "
-            f"has ended; 'prefect-jobs show {run.id}' says what became of it"
+            f"the outputs of run {run.name} of job {job.name!r} are not there: {why} ({error})"
         ) from error

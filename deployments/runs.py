@@ -124,8 +124,9 @@ class JobRun:
     async def table(self) -> list[dict[str, Any]]:
         """A row for each run of a pipeline's steps, in their order; a job's run has none.
 
-        Of a run that has ended: step, index, parameters, metric, outcome, seconds, run and link. Of one that goes on:
-        what has been started, with its state.
+        Of a run that has ended: step, index, parameters, metric, outcome, seconds, run and link; a step without a run
+        has a row with its outcome alone. Of a run that goes on, or was ended from outside: what was started, with step,
+        run, state and link.
         """
         if not self.is_pipeline:
             return []

@@ -6,6 +6,7 @@ import hashlib
 import re
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -13,11 +14,10 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterDeploymentId,
+    FlowRunFilterCreatedBy,
     FlowRunFilterState,
-    FlowRunFilterStateType,
+    FlowRunFilterStateName,
 )
-from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.responses import DeploymentResponse
 
-# The API lists no more at once; a schedule has fewer runs to come.
+# The API lists no more at once.
 _PAGE = 200
-_REMOVED = " removed"
 
 
 def slugs(template: Job | Pipeline) -> dict[str, Schedule]:
@@ -94,11 +93,13 @@ def _creation(slug: str, schedule: Schedule) -> DeploymentScheduleCreate:
     )
 
 
-async def reconcile(client: PrefectClient, deployment: DeploymentResponse, template: Job | Pipeline) -> list[str]:
-    """Make a deployment's schedules those of the template, and say what was changed.
+async def reconcile(
+    client: PrefectClient, deployment: DeploymentResponse, template: Job | Pipeline, removed: list[UUID]
+) -> list[str]:
+    """Make a deployment's schedules those of the template, and say what was changed; ``removed`` gets what is gone.
 
     A schedule is known by its slug: it keeps its id, so that no tick runs twice, and its pause, for a person set that.
-    Of one that was removed, `drop_runs` has to see a while later that no run was left.
+    Of those that are gone, `drop_runs` has to see a while later that no run was left.
     """
     wanted = slugs(template)
     there = {schedule.slug: schedule for schedule in await client.read_deployment_schedules(deployment.id)}
@@ -106,7 +107,8 @@ async def reconcile(client: PrefectClient, deployment: DeploymentResponse, templ
     for slug, schedule in there.items():
         if slug not in wanted:
             await client.delete_deployment_schedule(deployment.id, schedule.id)
-            changes.append(f"schedule {slug or schedule.id}{_REMOVED}")
+            changes.append(f"schedule {slug or schedule.id} removed")
+            removed.append(schedule.id)
     for slug, desired in wanted.items():
         if slug not in there:
             await client.create_deployment_schedules(deployment.id, [_creation(slug, desired)])
@@ -122,29 +124,24 @@ async def reconcile(client: PrefectClient, deployment: DeploymentResponse, templ
     return changes
 
 
-def is_removal(change: str) -> bool:
-    """Whether a change that `reconcile` names is a schedule less."""
-    return change.endswith(_REMOVED)
-
-
-async def drop_runs(client: PrefectClient, deployment_id: UUID) -> int:
-    """Delete the runs to come of schedules that a deployment has no more; how many there were.
+async def drop_runs(client: PrefectClient, removed: list[UUID]) -> int:
+    """Delete the runs to come of schedules that were removed; how many there were.
 
     Prefect deletes them with the schedule. Its scheduler may have read the schedule before, and write more of them.
     """
-    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-    of_it = FlowRunFilterDeploymentId(any_=[deployment_id])
-    there = {schedule.id for schedule in await client.read_deployment_schedules(deployment_id)}
-    runs = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=scheduled, deployment_id=of_it),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=_PAGE,
+    chosen = FlowRunFilter(
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"])),
+        created_by=FlowRunFilterCreatedBy(id_=removed),
     )
-    orphans = [run for run in runs if run.auto_scheduled and run.created_by and run.created_by.id not in there]
-    for run in orphans:
-        with suppress(ObjectNotFound):
-            await client.delete_flow_run(run.id)
-    return len(orphans)
+    ask = partial(client.read_flow_runs, flow_run_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=_PAGE)
+    count = 0
+    # Of a run that has begun once, a person wants to see what became of it.
+    while runs := [run for run in await ask() if run.run_count == 0]:
+        for run in runs:
+            with suppress(ObjectNotFound):
+                await client.delete_flow_run(run.id)
+        count += len(runs)
+    return count
 
 
 def _keep_anchor(schedule: Any, there: DeploymentSchedule) -> Any:

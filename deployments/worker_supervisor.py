@@ -285,7 +285,7 @@ class Supervisor:
         self._loop.call_soon_threadsafe(forget)
 
     def _say_away(self, error: Exception | None) -> None:
-        """Say what is wrong once, and again when it becomes another thing; and when it is over."""
+        """Say each thing that is wrong once, until it is over; and that it is over."""
         if error is not None and (kind := kind_of_trouble(error)) not in self._troubles:
             self._troubles.add(kind)
             logger.warning("%s: what runs goes on, and is reported later", trouble(error))

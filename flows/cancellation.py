@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -73,7 +75,7 @@ async def heeding_cancellation(
 
     heeding = asyncio.create_task(heed(), name="prefect-jobs: cancellation")
     try:
-        with _told_to_end(told):
+        with _told_to_end(run_id, told):
             try:
                 yield cancellation
                 if cancellation.heard or cancellation.told:
@@ -91,27 +93,39 @@ async def heeding_cancellation(
 
 
 @contextmanager
-def _told_to_end(act: Callable[[], None]) -> Iterator[None]:
+def _told_to_end(run_id: UUID, act: Callable[[], None]) -> Iterator[None]:
     """Act between two steps of the event loop when this process is told to end.
 
     Prefect raises an exception in the middle of whatever is at work: where that is a task beside the flow's own, a
     reader of lines for instance, that one ends, and the flow goes on as if nothing had been said; where nothing is, the
-    whole flow is cancelled. Whoever says it after the block does not keep the run from reporting how it ended: nobody
-    hears it until Prefect's engine, which is the last to report, gives the signal back.
+    whole flow is cancelled. After the block nobody hears it any more in a process that is this run's alone, or that was
+    told before: it ends as soon as it has reported how the run ended, and only SIGKILL ends it before.
     """
     if not has_its_own_process():
         yield
         return
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, act)
+    loop, before, is_deaf = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM), _is_engine_of(run_id)
+
+    def told() -> None:
+        nonlocal is_deaf
+        is_deaf = True
+        act()
+
+    loop.add_signal_handler(signal.SIGTERM, told)
     try:
         yield
     finally:
-        # In between it would be the system's own again, which ends the process.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if is_deaf:
+            # Not the system's way to ignore it, which whatever is started inherits.
+            loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        else:
+            loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before)
+
+
+def _is_engine_of(run_id: UUID) -> bool:
+    """Whether this process was started to run this flow run, and nothing else."""
+    return str(run_id) in (os.environ.get("PREFECT__FLOW_RUN_ID"), *sys.argv[1:2])
 
 
 async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:

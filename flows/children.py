@@ -81,11 +81,13 @@ class Children:
     async def recall(self, *, is_anothers: bool = False) -> int:
         """Find what was started before, by a supervisor that is gone or before the run was run again; how many.
 
-        A run that has begun once has started nothing, unless ``is_anothers``.
+        A run that has begun once has started nothing, unless it ``is_anothers``, who began it and is gone.
         """
         if self._flow_run.run_count <= 1 and not is_anothers:
             return 0
-        for state in await self._states():
+        states = await self._states()
+        # How it is cancelled is not how an earlier life of it ended.
+        for state in states[:-1] if is_anothers else states:
             if state.is_final() or state.name == _BY_A_PERSON:
                 self._since, self.retried = state.timestamp, 0
             elif state.name == _RETRYING:
@@ -135,6 +137,10 @@ class Children:
             branch.begun_as(child)
             if child.state is not None and child.state.is_final():
                 branch.ended_as(child)
+
+    def has_some_of(self, step: str) -> bool:
+        """Whether runs of a step were found that were started before."""
+        return any(step_of(child) == step for found in self._earlier.values() for child in found)
 
     def leave(self, run_ids: Iterable[UUID]) -> None:
         """Take these earlier runs for none, for what they left is gone."""

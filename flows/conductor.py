@@ -50,6 +50,8 @@ class Conductor:
         self._children = children
         self._logger = logger
         self.steps = _fresh(pipeline)
+        self._recalled: list[StepRun] = []
+        """The steps that were over under a supervisor that is gone."""
 
     @property
     def name(self) -> str:
@@ -71,19 +73,26 @@ class Conductor:
     async def recall_anothers(self) -> None:
         """Know what a supervisor that is gone had begun, and what became of it: nothing more of it is begun."""
         await self._children.recall(is_anothers=True)
-        order = TopologicalSorter({name: step.step.needs for name, step in self.steps.items()}).static_order()
-        for step in (self.steps[name] for name in order if not self.steps[name].step.always):
-            try:
-                self._prepare(step)
-            except JobError:  # What it takes from others is not there: it was not begun.
-                continue
-            for branch in step.branches:
-                self._children.know(branch)
-            await self._read_outcomes(step)
-            if step.branches and all(branch.ended for branch in step.branches):
-                with suppress(JobError):
-                    await self._hand_over(step)
-                step.conclude()
+        needs = {name: step.step.needs for name, step in self.steps.items()}
+        for name in TopologicalSorter(needs).static_order():
+            if all(self.steps[need].became is not None for need in needs[name]):
+                await self._recall_step(self.steps[name])
+
+    async def _recall_step(self, step: StepRun) -> None:
+        if (why_not := step.why_not(self.steps)) is not None:
+            step.conclude(why_not)
+            return
+        with suppress(JobError):  # Its job was changed since, or it could not begin.
+            self._prepare(step)
+        for branch in step.branches:
+            self._children.know(branch)
+        begun = [branch for branch in step.branches if branch.run_id is not None]
+        if step.branches and not begun:
+            step.forget()
+        await self._read_outcomes(step)
+        if begun and step.is_over:
+            step.conclude()
+            self._recalled.append(step)
 
     async def run(self) -> None:
         """Run all steps to their ends, and again after a failure; what goes on is cancelled where this stumbles."""
@@ -103,14 +112,27 @@ class Conductor:
         await self._look_again()
         for step in self.steps.values():
             if step.became is None and step.name not in always:
-                await self._read_outcomes(step)
-                with suppress(JobError):  # Who cleans up does without it.
-                    await self._hand_over(step)
-                begun = any(branch.run_id is not None for branch in step.branches)
-                words = "cancelled" if begun else "not begun, for the pipeline was cancelled"
-                step.end("failed" if begun else "skipped", f"step {step.name!r}: {words}")
+                await self._end_cancelled(step)
+            elif step in self._recalled:
+                await self._hand_over_to_clean_up(step)
         await self._all([self.steps[name] for name in always if self.steps[name].became is None])
         return runs_left(left)
+
+    async def _end_cancelled(self, step: StepRun) -> None:
+        await self._read_outcomes(step)
+        begun = any(branch.run_id is not None for branch in step.branches)
+        if not begun and self._children.has_some_of(step.name):
+            # What is in the store of it stays as it is.
+            words = "cancelled; its job was changed since, and its runs could not be told from one another"
+            step.end("failed", f"step {step.name!r}: {words}")
+            return
+        await self._hand_over_to_clean_up(step)
+        words = "cancelled" if begun else "not begun, for the pipeline was cancelled"
+        step.end("failed" if begun else "skipped", f"step {step.name!r}: {words}")
+
+    async def _hand_over_to_clean_up(self, step: StepRun) -> None:
+        with suppress(JobError):  # Who cleans up does without it.
+            await self._hand_over(step)
 
     @property
     def is_failed(self) -> bool:

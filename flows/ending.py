@@ -37,9 +37,7 @@ logger = logging.getLogger("prefect_jobs.ending")
 
 
 async def end_remains(client: PrefectClient, flow_run: FlowRun) -> str:
-    """Stop and remove what is left of a run that nobody looks after: containers, or the runs that it has started.
-
-    What there is to say of it for its state.
+    """End what is left of a run that nobody looks after, containers or the runs that it has started; that in words.
 
     Of a pipeline that was cancelled, the steps that always run are run.
 

@@ -74,7 +74,7 @@ async def _run(parameters: dict[str, Any]) -> State[Any]:
 async def clean_up(client: PrefectClient, flow_run: FlowRun, ended: Ends) -> str:
     """Cancel what a cancelled run has started and that nobody looks after, and run its steps with ``always``.
 
-    Table and picture are kept as of any other run; what there is to say of it for its state.
+    Table and picture are kept as of any other run. Gives what there is to say of it in its state.
 
     Raises:
         JobError: its template cannot be read, or its jobs are not there any more.

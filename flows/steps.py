@@ -52,6 +52,16 @@ class StepRun:
         """What its only run left in result.json."""
         return self.branches[0].result if self.branches else None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it goes on and nothing more of it would be begun."""
+        going = any(branch.run_id is not None and not branch.ended for branch in self.branches)
+        return not going and (all(branch.ended for branch in self.branches) or self._has_failed())
+
+    def forget(self) -> None:
+        """Have no branches, as before it was begun."""
+        self.branches, self.choice = [], None
+
     def end(self, became: Became, why: str = "") -> None:
         """Note what became of it."""
         self.became, self.why = became, why

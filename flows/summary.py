@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
 
-from prefect_jobs.flows.branches import Branch
+from prefect_jobs.flows.branches import Branch, first_line
 from prefect_jobs.flows.children import children_of, step_of
 from prefect_jobs.flows.insisting import insist
 from prefect_jobs.flows.records import artifacts
@@ -100,7 +100,8 @@ def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, An
 def _row_without_run(step: StepRun, metrics: dict[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {"step": step.name, "index": None, "parameters": ""}
     row |= {"metric": None, "best": ""} if metrics else {}
-    outcome = f"failed: {step.said}" if step.became == "failed" else step.said or "no run"
+    said = first_line(step.said)
+    outcome = f"failed: {said}" if step.became == "failed" else said or "no run"
     return {**row, "outcome": outcome, "seconds": None, "run": "", "link": ""}
 
 

@@ -247,6 +247,8 @@ async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was
     other = "  other-MARK: {command: ['true'], parameters: {n: {type: integer, default: 1}}}\npipelines:\n"
     text = TEXT.replace("pipelines:\n", other).replace("{n: 1}}\n", "{n: 35}}\n")
     text = text.replace("{job: sleep-MARK, needs: [many]}", "{job: other-MARK, needs: [many], parameters: {n: 2}}")
+    later = "      later: {job: sleep-MARK, needs: [many], matrix: {n: [7, 8]}}\n      clean:"
+    text = text.replace("      clean:", later)
     document = load_document(text.replace("MARK", mark))
     first = await start_worker()
     await apply(document.jobs, document.pipelines, work_pool=pool)
@@ -272,6 +274,7 @@ async def test_the_next_worker_ends_a_pipeline_that_was_cancelled_while_none_was
         *[("many", "cancelled")] * 3,
         *[("many", "not begun")] * 2,
         ("after", "not begun, for the pipeline was cancelled"),
+        ("later", "not begun, for the pipeline was cancelled"),
         ("clean", "succeeded"),
     ]
     _, picture = await there.artifacts()

@@ -65,7 +65,10 @@ async def in_state(run: JobRun, *names: str, seconds: float = 60) -> JobRun:
     async def is_so() -> bool:
         return (await run.refresh()).state in names
 
-    await until(is_so, seconds, f"one of {names}; it is {run.state}")
+    try:
+        await until(is_so, seconds, f"one of {names}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it is {run.state}") from None
     return run
 
 

@@ -21,7 +21,7 @@ from prefect_jobs import Job, JobRun
 
 RUNS = int(os.environ.get("PREFECT_JOBS_WORKER_KILLS", "6"))
 # Longer than it takes to begin all, and for the next worker to come and find them.
-COUNTING = Counting(lines=40 + 2 * RUNS, pause=0.5, exit_code=3)
+COUNTING = Counting(lines=70 + 2 * RUNS, pause=0.5, exit_code=3)
 ADOPTION_SECONDS = 30.0
 
 

@@ -232,7 +232,7 @@ async def test_runs_that_were_taken_and_not_begun_are_handed_back(
     assert await lines_of([*runs, later]) == [["once"]] * 6
 
 
-# A worker that takes runs, and to which each answer is lost; it looks for such runs at its start only.
+# A worker that takes runs, and to which each answer is lost; it does not look for such runs.
 DEAF = """
 import asyncio, sys
 import httpx
@@ -246,7 +246,10 @@ async def unheard(*args):
     raise httpx.ReadError("")
 
 worker_taking.propose_state = unheard
-worker_supervisor._LOOK_SECONDS = 600
+async def blind(*_):
+    pass
+
+worker_supervisor.Supervisor._look = blind
 asyncio.run(worker.JobsWorker(sys.argv[1]).start())
 """
 
