@@ -17,7 +17,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 
-from prefect_jobs.blocks.loading import load_infrastructure
+from prefect_jobs.blocks.loading import load_infrastructure, load_store
 from prefect_jobs.deployed import DeployedJob, DeployedPipeline
 from prefect_jobs.deployments import run_form, schedules
 from prefect_jobs.deployments.both_ways import both_ways
@@ -137,6 +137,7 @@ async def pinned(job: Job) -> DeployedJob:
 
     Raises:
         TemplateError: the job asks for more than the block allows, or for a shape that it does not define.
+        NotFoundError: the block of its infrastructure or of its store is not saved.
         InfrastructureError: the image cannot be pinned.
     """
     infrastructure = await load_infrastructure(job.infrastructure)
@@ -150,6 +151,8 @@ async def pinned(job: Job) -> DeployedJob:
     spec = container_spec(plain, Request(parameters={n: "" if v is None else v for n, v in stand_ins.items()}))
     infrastructure.check(spec, job.name)
     schedules.check(job)
+    if job.state is not None:
+        await load_store(job.state.block)
     if job.image is None or not infrastructure.takes_images:
         return plain
     async with infrastructure.engine() as engine:

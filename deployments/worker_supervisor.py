@@ -35,7 +35,7 @@ logger = logging.getLogger("prefect_jobs.worker")
 
 _RENEW_SECONDS = 3.0
 _LOOK_SECONDS = 4.0
-_ANSWER_SECONDS = 8.0
+_ANSWER_SECONDS, _AWAY_SECONDS = 8.0, 2.0
 CLAIM_SECONDS = 300.0
 """How long one look for runs of the dead, and taking them over, may take."""
 
@@ -158,16 +158,21 @@ class Supervisor:
                 service.cancel()
             await asyncio.gather(*self._services, return_exceptions=True)
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     await self._lease.give_back(client)
             except (httpx.HTTPError, TimeoutError) as error:
                 logger.warning("The lease could not be given back, and runs out by itself: %r", error)
+
+    @property
+    def _answer_seconds(self) -> float:
+        """How long the API has to answer at the end; whatever it does not hear then, the next worker finds out."""
+        return _AWAY_SECONDS if self._troubles else _ANSWER_SECONDS
 
     async def _look_no_more(self) -> None:
         """Take nothing more over; what it has begun to take over it takes."""
         looking = self._services.pop()
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS), self._looking:
+            async with asyncio.timeout(self._answer_seconds), self._looking:
                 pass
         except TimeoutError:
             pass
@@ -197,7 +202,7 @@ class Supervisor:
         """
         taken = taken_by(self._lease.id, self._worker).message
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 pending = await runs_in(client, self._pool, [StateType.PENDING])
             for flow_run in pending:
                 said = flow_run.state.message if flow_run.state is not None else None
@@ -205,7 +210,7 @@ class Supervisor:
                     continue
                 if not self._lease.is_held:
                     return
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     with contextlib.suppress(ObjectNotFound):
                         await client.set_flow_run_state(flow_run.id, handed_back())
                 self.mine.discard(flow_run.id)

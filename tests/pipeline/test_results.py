@@ -11,10 +11,12 @@ import pytest
 from pipelines import There
 from reach import lines
 
-from prefect_jobs import JobRun
+from prefect_jobs import JobRun, Pipeline
 from prefect_jobs.blocks.object_store import ObjectStore
+from prefect_jobs.errors import NotFoundError
 
 Run = Callable[..., Awaitable[Any]]
+Deploy = Callable[[str], Awaitable[Pipeline]]
 
 
 @pytest.fixture
@@ -158,8 +160,15 @@ async def test_an_item_that_the_job_does_not_take_is_said_before_anything_runs(r
     assert "say: 0 of 0 done" in await there.said()
 
 
-async def test_a_store_that_is_not_there_is_said(run: Run) -> None:
-    there = await run(SEARCH)
+async def test_a_store_that_is_not_there_is_said_before_anything_is_deployed(run: Run) -> None:
+    with pytest.raises(NotFoundError, match="there is no object store block 'state-"):
+        await run(SEARCH)
+
+
+async def test_a_store_that_was_removed_is_said(deploy: Deploy, store: Path, mark: str) -> None:
+    pipeline = await deploy(SEARCH)
+    await ObjectStore.adelete(f"state-{mark}")
+    there = await There(await pipeline.run()).ended()
     assert there.state == "Failed"
     assert "there is no object store block 'state-" in there.message
 

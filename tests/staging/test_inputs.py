@@ -10,9 +10,12 @@ from prefect.blocks.fields import SecretDict
 from ran import Ran
 
 from prefect_jobs import Job, ObjectStore
+from prefect_jobs.errors import NotFoundError
 from prefect_jobs.outcome import Reason
 
 Sh = Callable[..., Awaitable[Ran]]
+Deploy = Callable[..., Awaitable[Job]]
+Start = Callable[..., Awaitable[Ran]]
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +91,14 @@ async def test_a_store_that_takes_nothing_ends_the_run_before_it_starts(
     assert "knows-that-one" not in ran.message
 
 
-async def test_a_store_that_nobody_saved_ends_the_run_before_it_starts(sh: Sh) -> None:
-    ran = await sh("echo started", store="nowhere")
+async def test_a_store_that_nobody_saved_is_said_before_anything_is_deployed(deploy: Deploy) -> None:
+    with pytest.raises(NotFoundError, match="there is no object store block 'nowhere'"):
+        await deploy("echo started", store="nowhere")
+
+
+async def test_a_store_that_was_removed_ends_the_run_before_it_starts(deploy: Deploy, start: Start, store: str) -> None:
+    job = await deploy("echo started")
+    await ObjectStore.adelete(store)
+    ran = await start(job)
     assert (ran.state.name, ran.lines) == ("Failed", [])
-    assert "there is no object store block 'nowhere'" in ran.message
+    assert f"there is no object store block {store!r}" in ran.message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -39,6 +40,17 @@ async def task_runs_of(run_id: UUID) -> Counter[tuple[str, str | None]]:
         for each in found
         if each.name.startswith("attempt ") or each.state is None or not each.state.is_final()
     )
+
+
+async def attempts_become(run_id: UUID, expected: Mapping[tuple[str, str], int], seconds: float = 30) -> None:
+    """Wait until a run's task runs are so: Prefect hears of their ends by events, after the run's own end perhaps."""
+
+    async def are_so() -> bool:
+        return await task_runs_of(run_id) == expected
+
+    with suppress(AssertionError):
+        await until(are_so, seconds, "the ends of the attempts")
+    assert await task_runs_of(run_id) == expected
 
 
 async def attempts_running(runs: list[JobRun]) -> int:

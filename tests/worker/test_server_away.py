@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 from counting import Counting, container_starts
-from looks import all_ended, lines_of, states_of, task_runs_of
+from looks import all_ended, attempts_become, lines_of, states_of
 from proxy import ApiProxy
 from reach import containers_of, first_line, until
 from servers import Server, postgres_database
@@ -58,7 +58,7 @@ async def test_runs_during_which_the_server_was_away_end_right(pool: str, busybo
                     names = {state.name for state in await states_of(run.id)}
                     assert names == {"Scheduled", "Pending", "Running", "Completed"}
                     ends = {("attempt 1", "Completed"): 1}
-                    assert await task_runs_of(run.id) == ends
+                    await attempts_become(run.id, ends)
                 later: JobRun = await job.run(command=["sh", "-c", "echo still here"])
                 await all_ended([later], 60)
                 assert (later.state, await lines_of([later])) == ("Completed", [["still here"]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cancelling import in_state, left_by
 from counting import Counting, container_starts
-from looks import all_ended, lines_of, states_of, task_runs_of
+from looks import all_ended, attempts_become, lines_of, states_of
 from prefect.client.orchestration import get_client
 from reach import first_line, until
 from servers import Server
@@ -128,7 +128,7 @@ async def test_a_worker_that_cancels_ends_when_nothing_of_its_runs_is_left(
     assert [left_by(run.id) for run in runs] == [[]] * 2
     assert [[line for line in lines if line != "Terminated"] for lines in await lines_of(runs)] == [["up", "bye"]] * 2
     for run in runs:
-        assert await task_runs_of(run.id) == {("attempt 1", "Cancelled"): 1}
+        await attempts_become(run.id, {("attempt 1", "Cancelled"): 1})
 
 
 # Workers that are told once more while they wait for the claims on their way, or for what they are taking over.
