@@ -87,7 +87,7 @@ class Conductor:
         for branch in step.branches:
             self._children.know(branch)
         begun = [branch for branch in step.branches if branch.run_id is not None]
-        if step.branches and not begun:
+        if not begun:
             step.forget()
         await self._read_outcomes(step)
         if begun and step.is_over:
