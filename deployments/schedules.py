@@ -124,8 +124,8 @@ async def reconcile(
     return changes
 
 
-async def drop_runs(client: PrefectClient, removed: list[UUID]) -> int:
-    """Delete the runs to come of schedules that were removed; how many there were.
+async def drop_runs(client: PrefectClient, removed: list[UUID]) -> None:
+    """Delete the runs to come of schedules that were removed.
 
     Prefect deletes them with the schedule. Its scheduler may have read the schedule before, and write more of them.
     """
@@ -134,14 +134,11 @@ async def drop_runs(client: PrefectClient, removed: list[UUID]) -> int:
         created_by=FlowRunFilterCreatedBy(id_=removed),
     )
     ask = partial(client.read_flow_runs, flow_run_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=_PAGE)
-    count = 0
     # Of a run that has begun once, a person wants to see what became of it.
     while runs := [run for run in await ask() if run.run_count == 0]:
         for run in runs:
             with suppress(ObjectNotFound):
                 await client.delete_flow_run(run.id)
-        count += len(runs)
-    return count
 
 
 def _keep_anchor(schedule: Any, there: DeploymentSchedule) -> Any:

@@ -86,11 +86,10 @@ class Conductor:
             self._prepare(step)
         for branch in step.branches:
             self._children.know(branch)
-        begun = [branch for branch in step.branches if branch.run_id is not None]
-        if not begun:
+        if not step.is_begun:
             step.forget()
-        await self._read_outcomes(step)
-        if begun and step.is_over:
+        elif step.is_over:
+            await self._read_outcomes(step)
             step.conclude()
             self._recalled.append(step)
 
@@ -114,25 +113,21 @@ class Conductor:
             if step.became is None and step.name not in always:
                 await self._end_cancelled(step)
             elif step in self._recalled:
-                await self._hand_over_to_clean_up(step)
+                await self._try_to_hand_over(step)
         await self._all([self.steps[name] for name in always if self.steps[name].became is None])
         return runs_left(left)
 
     async def _end_cancelled(self, step: StepRun) -> None:
-        await self._read_outcomes(step)
-        begun = any(branch.run_id is not None for branch in step.branches)
-        if not begun and self._children.has_some_of(step.name):
+        if not step.is_begun and self._children.has_some_of(step.name):
             # What is in the store of it stays as it is.
-            words = "cancelled; its job was changed since, and its runs could not be told from one another"
-            step.end("failed", f"step {step.name!r}: {words}")
+            step.end("failed", "cancelled; its job was changed since, and its runs could not be told from one another")
             return
-        await self._hand_over_to_clean_up(step)
-        words = "cancelled" if begun else "not begun, for the pipeline was cancelled"
-        step.end("failed" if begun else "skipped", f"step {step.name!r}: {words}")
-
-    async def _hand_over_to_clean_up(self, step: StepRun) -> None:
-        with suppress(JobError):  # Who cleans up does without it.
-            await self._hand_over(step)
+        await self._read_outcomes(step)
+        await self._try_to_hand_over(step)
+        if step.is_begun:
+            step.end("failed", "cancelled")
+        else:
+            step.end("skipped", "not begun, for the pipeline was cancelled")
 
     @property
     def is_failed(self) -> bool:
@@ -186,9 +181,8 @@ class Conductor:
                 await self._run(step)
             await self._hand_over(step)
         except JobError as error:
-            with suppress(JobError):  # Who runs for a failure finds that there is nothing.
-                await self._hand_over(step)
-            step.end("failed", f"step {step.name!r}: {error}")
+            await self._try_to_hand_over(step)
+            step.end("failed", str(error))
         else:
             step.conclude(why_not)
         level = self._logger.warning if step.became == "failed" else self._logger.info
@@ -214,6 +208,11 @@ class Conductor:
         if lost := await without_outputs(self._targets[step.step.job].job, taken):
             self._logger.warning("%s: the outputs of %d runs are gone from the store", step.name, len(lost))
             self._children.leave(lost)
+
+    async def _try_to_hand_over(self, step: StepRun) -> None:
+        """Hand over what there is: who runs for a failure, or cleans up, does without the rest."""
+        with suppress(JobError):
+            await self._hand_over(step)
 
     async def _hand_over(self, step: StepRun) -> None:
         job = self._targets[step.step.job].job

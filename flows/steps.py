@@ -26,7 +26,7 @@ class StepRun:
         self.step = step
         self.branches: list[Branch] = []
         self.became: Became | None = None
-        self.why = ""
+        self.said = ""
         """Why it failed, or was not begun."""
         self.choice: Choice | None = None
         """The best run of the step that it selects from."""
@@ -43,9 +43,14 @@ class StepRun:
         return self.became == "failed" and not self.is_done
 
     @property
-    def said(self) -> str:
-        """Why it failed, or was not begun, without its name."""
-        return self.why.removeprefix(f"step {self.name!r}: ")
+    def why(self) -> str:
+        """Why it failed, or was not begun, with its name."""
+        return f"step {self.name!r}: {self.said}" if self.said else ""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run of it was started."""
+        return any(branch.run_id is not None for branch in self.branches)
 
     @property
     def result(self) -> Any:
@@ -62,9 +67,9 @@ class StepRun:
         """Have no branches, as before it was begun."""
         self.branches, self.choice = [], None
 
-    def end(self, became: Became, why: str = "") -> None:
-        """Note what became of it."""
-        self.became, self.why = became, why
+    def end(self, became: Became, said: str = "") -> None:
+        """Note what became of it, and why."""
+        self.became, self.said = became, said
         self.ended.set()
 
     def count(self) -> str:
@@ -124,7 +129,7 @@ class StepRun:
     def conclude(self, why_not: str | None = None) -> None:
         """Say what became of it; ``why_not`` is why it was not begun."""
         if why_not is not None:
-            self.end("skipped", f"step {self.name!r}: {why_not}")
+            self.end("skipped", why_not)
             return
         failed = [branch for branch in self.branches if branch.failed]
         share = self.step.on_failure
@@ -132,16 +137,15 @@ class StepRun:
             self.end("succeeded")
             return
         first = failed[0]
-        words = f"step {self.name!r}: "
         if self.step.is_many:
             left = sum(not branch.ended for branch in self.branches)
-            words += f"{len(failed)} of {len(self.branches)} runs failed"
+            words = f"{len(failed)} of {len(self.branches)} runs failed"
             words += f" and {left} were not begun" if left else ""
             words += f", and {share.succeed_at_least:.0%} must succeed" if isinstance(share, Share) else ""
             words += f"; the first is {first.run_name or first.index}" + (f" ({first.shown})" if first.varies else "")
             words += f": {first.message or first.became}"
         else:
-            words += f"its run {first.run_name or ''} ended {first.state}: {first.message or first.became}"
+            words = f"its run {first.run_name or ''} ended {first.state}: {first.message or first.became}"
         self.end("failed", words)
 
     def _has_failed(self) -> bool:

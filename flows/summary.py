@@ -28,6 +28,19 @@ _COLOURS = {
     "skipped": "#eeeeee,stroke:#757575",
 }
 
+_EMPTY = {
+    "step": "",
+    "index": None,
+    "parameters": "",
+    "metric": None,
+    "best": "",
+    "outcome": "",
+    "seconds": None,
+    "run": "",
+    "link": "",
+}
+"""The columns of the table; those of a metric only where runs are compared."""
+
 _MOST_NAMED = 20
 _TITLE = "Pipeline "
 
@@ -68,14 +81,11 @@ def table(steps: Mapping[str, StepRun]) -> list[dict[str, Any]]:
     """A row for each run of each step, in their order, and one for each step without a run."""
     metrics = _metrics(steps)
     best = {(chosen.step, chosen.index) for step in steps.values() if (chosen := step.best(steps)) is not None}
-    return [
-        row
-        for step in steps.values()
-        for row in (
-            [_row(branch, metrics, (branch.step, branch.index) in best) for branch in step.branches]
-            or [_row_without_run(step, metrics)]
-        )
-    ]
+    rows = []
+    for step in steps.values():
+        of_it = [_row(branch, metrics, (branch.step, branch.index) in best) for branch in step.branches]
+        rows += of_it or [_row_without_run(step, bool(metrics))]
+    return rows
 
 
 def _metrics(steps: Mapping[str, StepRun]) -> dict[str, str]:
@@ -85,24 +95,33 @@ def _metrics(steps: Mapping[str, StepRun]) -> dict[str, str]:
 
 
 def _row(branch: Branch, metrics: dict[str, str], is_best: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": branch.step, "index": branch.index, "parameters": branch.shown}
-    if metrics:
-        metric = metrics.get(branch.step)
-        row["metric"] = None if metric is None else metric_of(branch.result, metric)
-        row["best"] = "best" if is_best else ""
-    row["outcome"] = branch.became + (f": {branch.message}" if branch.failed and branch.message else "")
-    row["seconds"] = None if branch.seconds is None else round(branch.seconds, 1)
-    row["run"] = branch.run_name or ""
-    row["link"] = _url(branch.run_id)
-    return row
+    metric = metrics.get(branch.step)
+    return _cells(
+        bool(metrics),
+        step=branch.step,
+        index=branch.index,
+        parameters=branch.shown,
+        metric=None if metric is None else metric_of(branch.result, metric),
+        best="best" if is_best else "",
+        outcome=branch.became + (f": {branch.message}" if branch.failed and branch.message else ""),
+        seconds=None if branch.seconds is None else round(branch.seconds, 1),
+        run=branch.run_name or "",
+        link=_url(branch.run_id),
+    )
 
 
-def _row_without_run(step: StepRun, metrics: dict[str, str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": step.name, "index": None, "parameters": ""}
-    row |= {"metric": None, "best": ""} if metrics else {}
+def _row_without_run(step: StepRun, compares: bool) -> dict[str, Any]:
     said = first_line(step.said)
-    outcome = f"failed: {said}" if step.became == "failed" else said or "no run"
-    return {**row, "outcome": outcome, "seconds": None, "run": "", "link": ""}
+    return _cells(compares, step=step.name, outcome=f"failed: {said}" if step.became == "failed" else said or "no run")
+
+
+def _cells(compares: bool, **cells: Any) -> dict[str, Any]:
+    """A row with its columns in their order; what is not given is empty."""
+    return {
+        column: cells.get(column, empty)
+        for column, empty in _EMPTY.items()
+        if compares or column not in ("metric", "best")
+    }
 
 
 def markdown(pipeline: Pipeline, steps: Mapping[str, StepRun]) -> str:
